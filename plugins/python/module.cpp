@@ -1,0 +1,10 @@
+#include <nanobind/nanobind.h>
+
+void bind_gaussian_rasterizer(nanobind::module_& module);
+void bind_mesh_rasterizer(nanobind::module_& module);
+
+NB_MODULE(_native, module) {
+  module.doc() = "Native parts of talksplat: the Gaussian rasterizer and the mesh rasterizer.";
+  bind_gaussian_rasterizer(module);
+  bind_mesh_rasterizer(module);
+}

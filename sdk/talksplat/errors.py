@@ -1,0 +1,39 @@
+"""Typed errors. Every message says what was expected, what was found and what to do."""
+
+from __future__ import annotations
+
+
+class TalksplatError(Exception):
+    """Base of every error that talksplat raises on purpose.
+
+    ``str(error)`` is one readable sentence or two; the command line prints it as it is and exits
+    with status 1.
+    """
+
+
+class BundleError(TalksplatError):
+    """An avatar bundle is missing, damaged, unsafe or from a newer schema."""
+
+
+class CheckpointError(TalksplatError):
+    """A torch checkpoint is missing, damaged, unsafe or not of a known family."""
+
+
+class AudioError(TalksplatError):
+    """Audio cannot be read, or its samples are not usable."""
+
+
+class InputError(TalksplatError, ValueError):
+    """An argument has a wrong shape, dtype or range."""
+
+
+class BackendError(TalksplatError):
+    """A backend is not installed, does not match, or failed while running a graph."""
+
+
+class OutputError(TalksplatError):
+    """A result could not be written; nothing half-written was left behind."""
+
+
+class VerificationError(TalksplatError):
+    """A bundle computes something else than its checkpoint, beyond the tolerance in its manifest."""
