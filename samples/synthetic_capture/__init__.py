@@ -1,0 +1,1 @@
+"""A capture without a person: sentences → speech → visemes → frames of a procedural head."""
