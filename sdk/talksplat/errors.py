@@ -36,4 +36,4 @@ class OutputError(TalksplatError):
 
 
 class VerificationError(TalksplatError):
-    """A bundle computes something else than its checkpoint, beyond the tolerance in its manifest."""
+    """A bundle computes something else than its checkpoint, beyond the manifest's tolerance."""

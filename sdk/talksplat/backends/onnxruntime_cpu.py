@@ -1,0 +1,200 @@
+"""ONNX Runtime on the CPU: the backend that is always there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import onnxruntime
+
+from talksplat.backends.base import Array
+from talksplat.errors import BackendError, BundleError
+from talksplat.manifest import GraphSpec, TensorSpec
+
+_DTYPES = {
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(int64)": "int64",
+    "tensor(int32)": "int32",
+    "tensor(uint8)": "uint8",
+    "tensor(bool)": "bool",
+}
+
+
+class OnnxRuntimeCpu:
+    """The backend ``onnxruntime-cpu``.
+
+    Args:
+        threads: threads that one graph may use.
+    """
+
+    name = "onnxruntime-cpu"
+
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
+
+    def load(
+        self, file: Path, spec: GraphSpec, constants: Mapping[str, Array] | None = None
+    ) -> OnnxRuntimeEngine:
+        """See :meth:`talksplat.backends.base.Backend.load`."""
+        return OnnxRuntimeEngine(open_session(file, self.threads), spec, constants or {})
+
+
+class OnnxRuntimeEngine:
+    """One graph in one ``onnxruntime.InferenceSession``."""
+
+    def __init__(
+        self,
+        session: onnxruntime.InferenceSession,
+        spec: GraphSpec,
+        constants: Mapping[str, Array],
+    ) -> None:
+        inputs, outputs = graph_tensors(session)
+        for kind, expected, found in (
+            ("inputs", spec.inputs, inputs),
+            ("outputs", spec.outputs, outputs),
+        ):
+            if expected != found:
+                raise BundleError(
+                    f"The {kind} of {spec.file} are not those in the manifest: expected "
+                    f"{expected}, found {found}. Export the avatar again."
+                )
+        self.spec = spec
+        self._session = session
+        tensors = {tensor.name: tensor for tensor in spec.inputs}
+        for name, constant in constants.items():
+            if name not in tensors:
+                raise BackendError(f"{spec.file} has no input {name!r} to bind a constant to.")
+            _check_input(spec.file, tensors[name], constant)
+        self._constants = {
+            name: onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(constant))
+            for name, constant in constants.items()
+        }
+        self._varying = tuple(tensor for tensor in spec.inputs if tensor.name not in constants)
+
+    def runner(self) -> OnnxRuntimeRunner:
+        """A new runner of this graph."""
+        return OnnxRuntimeRunner(self._session, self.spec, self._varying, self._constants)
+
+
+class OnnxRuntimeRunner:
+    """See :class:`talksplat.backends.base.Runner`."""
+
+    def __init__(
+        self,
+        session: onnxruntime.InferenceSession,
+        spec: GraphSpec,
+        varying: tuple[TensorSpec, ...],
+        constants: Mapping[str, Any],
+    ) -> None:
+        self._session = session
+        self._spec = spec
+        self._varying = varying
+        self._binding = session.io_binding()
+        for name, constant in constants.items():
+            self._binding.bind_ortvalue_input(name, constant)
+        self._outputs = tuple(tensor.name for tensor in spec.outputs)
+        self._free_outputs = True
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """See :meth:`talksplat.backends.base.Runner.run`."""
+        for tensor in self._varying:
+            array = inputs.get(tensor.name)
+            if array is None:
+                raise BackendError(f"{self._spec.file} expects an input {tensor.name!r}.")
+            _check_input(self._spec.file, tensor, array)
+            self._binding.bind_cpu_input(tensor.name, np.ascontiguousarray(array))
+        for name in self._outputs:
+            self._binding.bind_output(name)
+        try:
+            self._session.run_with_iobinding(self._binding)
+        except Exception as error:  # ONNX Runtime's own errors share no base of their own
+            raise BackendError(f"onnxruntime-cpu failed on {self._spec.file}: {error}") from error
+        arrays = self._binding.copy_outputs_to_cpu()
+        return dict(zip(self._outputs, arrays, strict=True))
+
+    def warm_up(self) -> None:
+        """See :meth:`talksplat.backends.base.Runner.warm_up`."""
+        self.run(
+            {
+                tensor.name: np.zeros(
+                    [size if isinstance(size, int) else 1 for size in tensor.shape],
+                    dtype=tensor.dtype,
+                )
+                for tensor in self._varying
+            }
+        )
+
+    def close(self) -> None:
+        """See :meth:`talksplat.backends.base.Runner.close`."""
+        self._binding.clear_binding_inputs()
+        self._binding.clear_binding_outputs()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def open_session(file: Path, threads: int) -> onnxruntime.InferenceSession:
+    """An inference session on the CPU.
+
+    Raises:
+        BundleError: ONNX Runtime refuses the file.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    # Threads that spin after a graph would take the cores from the rasterizer's threads.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        return onnxruntime.InferenceSession(
+            str(file), sess_options=options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # ONNX Runtime's own errors share no base of their own
+        raise BundleError(f"ONNX Runtime cannot open {file}: {error}") from error
+
+
+def graph_tensors(
+    session: onnxruntime.InferenceSession,
+) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """Inputs and outputs of a graph as the manifest describes them.
+
+    Raises:
+        BundleError: a tensor has a type that talksplat does not know.
+    """
+    return (
+        tuple(_tensor_spec(node) for node in session.get_inputs()),
+        tuple(_tensor_spec(node) for node in session.get_outputs()),
+    )
+
+
+def _tensor_spec(node: Any) -> TensorSpec:
+    if node.type not in _DTYPES:
+        raise BundleError(
+            f"Tensor {node.name!r} has type {node.type}; expected one of {', '.join(_DTYPES)}."
+        )
+    shape = tuple(size if isinstance(size, int) else str(size or "") for size in node.shape)
+    return TensorSpec(name=node.name, dtype=_DTYPES[node.type], shape=shape)  # type: ignore[arg-type]
+
+
+def _check_input(file: str, tensor: TensorSpec, array: Array) -> None:
+    sizes_fit = len(array.shape) == len(tensor.shape) and all(
+        isinstance(size, str) or size == found
+        for size, found in zip(tensor.shape, array.shape, strict=True)
+    )
+    if array.dtype != tensor.dtype or not sizes_fit:
+        raise BackendError(
+            f"Input {tensor.name!r} of {file} expects {tensor.dtype} {list(tensor.shape)}, "
+            f"found {array.dtype} {list(array.shape)}."
+        )
