@@ -5,6 +5,8 @@ The audio condition of AD-NeRF (Guo et al., 2021) as kept by ER-NeRF and Talking
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import Tensor, nn
 
@@ -20,7 +22,7 @@ class AudioNet(nn.Module):
         self.encoder_conv = nn.Sequential(
             *(
                 layer
-                for n_in, n_out in zip(channels[:-1], channels[1:], strict=True)
+                for n_in, n_out in itertools.pairwise(channels)
                 for layer in (nn.Conv1d(n_in, n_out, 3, stride=2, padding=1), nn.LeakyReLU(_SLOPE))
             )
         )
@@ -42,7 +44,7 @@ class AudioAttention(nn.Module):
         self.attentionConvNet = nn.Sequential(
             *(
                 layer
-                for n_in, n_out in zip(channels[:-1], channels[1:], strict=True)
+                for n_in, n_out in itertools.pairwise(channels)
                 for layer in (nn.Conv1d(n_in, n_out, 3, padding=1), nn.LeakyReLU(_SLOPE))
             )
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 from torch import Tensor, nn
@@ -25,7 +26,7 @@ class MotionEncoder(nn.Module):
         self.convolutions = nn.Sequential(
             *(
                 layer
-                for n_in, n_out in zip(widths[:-1], widths[1:], strict=True)
+                for n_in, n_out in itertools.pairwise(widths)
                 for layer in (nn.Conv2d(n_in, n_out, 3, stride=2, padding=1), nn.LeakyReLU(_SLOPE))
             )
         )

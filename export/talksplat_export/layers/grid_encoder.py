@@ -104,7 +104,7 @@ class PlaneGrid(nn.Module):
             # The scale is computed in float32 by the published kernels; the cells depend on it.
             exponent = torch.tensor(level * self.log2_scale, dtype=torch.float32)
             scale = torch.exp2(exponent) * self.base_resolution - 1
-            side = int(math.ceil(float(scale))) + 2
+            side = math.ceil(float(scale)) + 2
             position = unit * scale + 0.5
             cell = position.floor()
             fraction = position - cell

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -20,8 +21,7 @@ class MultilayerPerceptron(nn.Module):
     def __init__(self, widths: Sequence[int]) -> None:
         super().__init__()
         self.net = nn.ModuleList(
-            nn.Linear(n_in, n_out, bias=False)
-            for n_in, n_out in zip(widths[:-1], widths[1:], strict=True)
+            nn.Linear(n_in, n_out, bias=False) for n_in, n_out in itertools.pairwise(widths)
         )
 
     def forward(self, x: Tensor) -> Tensor:

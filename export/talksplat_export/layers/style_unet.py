@@ -8,6 +8,7 @@ bilinear resizing, no custom operators.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import torch
@@ -75,15 +76,15 @@ def _double(x: Tensor) -> Tensor:
 class ResizingBlock(nn.Module):
     """Residual block that halves or doubles the picture between its two convolutions."""
 
-    def __init__(self, n_in: int, n_out: int, double: bool) -> None:
+    def __init__(self, n_in: int, n_out: int, upsample: bool) -> None:
         super().__init__()
         self.conv1 = _conv(n_in, n_in)
         self.conv2 = _conv(n_in, n_out)
         self.skip = _conv(n_in, n_out, 1, bias=False)
-        self.double = double
+        self.upsample = upsample
 
     def forward(self, x: Tensor) -> Tensor:
-        resize = _double if self.double else _halve
+        resize = _double if self.upsample else _halve
         inner = _activate(self.conv2(resize(_activate(self.conv1(x)))))
         out: Tensor = inner + self.skip(resize(x))
         return out
@@ -121,16 +122,18 @@ class ModulatedConvolution(nn.Module):
 class StyleConvolution(nn.Module):
     """Modulated convolution, optional noise, bias, activation."""
 
-    def __init__(self, n_in: int, n_out: int, style_width: int, double: bool, noise: bool) -> None:
+    def __init__(
+        self, n_in: int, n_out: int, style_width: int, upsample: bool, noise: bool
+    ) -> None:
         super().__init__()
         self.modulated_conv = ModulatedConvolution(n_in, n_out, 3, style_width, demodulate=True)
         self.bias = nn.Parameter(torch.zeros(1, n_out, 1, 1))
         # Named as in published checkpoints: the learned strength of the noise.
         self.weight = nn.Parameter(torch.zeros(1)) if noise else None
-        self.double = double
+        self.upsample = upsample
 
     def forward(self, x: Tensor, style: Tensor, noise: Tensor | None) -> Tensor:
-        if self.double:
+        if self.upsample:
             x = _double(x)
         out = self.modulated_conv(x, style) * 2**0.5
         if self.weight is not None and noise is not None:
@@ -181,7 +184,7 @@ class StyleGenerator(nn.Module):
         self.to_rgb1 = ToRGB(widths[0], 3, style)
         self.style_convs = nn.ModuleList()
         self.to_rgbs = nn.ModuleList()
-        for n_in, n_out in zip(widths[:-1], widths[1:], strict=True):
+        for n_in, n_out in itertools.pairwise(widths):
             self.style_convs.append(StyleConvolution(n_in, n_out, style, True, config.noise))
             self.style_convs.append(StyleConvolution(n_out, n_out, style, False, config.noise))
             self.to_rgbs.append(ToRGB(n_out, 3, style))
@@ -220,8 +223,8 @@ class StyleGenerator(nn.Module):
 class StyleUNet(nn.Module):
     """Coarse picture [B,C,S,S] to fine picture [B,3,S,S] in 0..1.
 
-    Upstream checkpoints of GAGAvatar-type renderers load with ``patch=1``, ``residual=False``; their
-    ``toRGB`` list of the encoder is never executed and is not kept here.
+    With ``patch=1`` and ``residual=False`` this is the published network of GAGAvatar-type
+    renderers; their ``toRGB`` list in the encoder is never executed and is not kept here.
     """
 
     def __init__(self, config: StyleUNetConfig) -> None:
@@ -232,15 +235,13 @@ class StyleUNet(nn.Module):
             config.in_channels, widths[0], kernel_size=config.patch, stride=config.patch
         )
         self.conv_body_down = nn.ModuleList(
-            ResizingBlock(n_in, n_out, double=False)
-            for n_in, n_out in zip(widths[:-1], widths[1:], strict=True)
+            ResizingBlock(n_in, n_out, upsample=False) for n_in, n_out in itertools.pairwise(widths)
         )
         self.final_conv = _conv(widths[-1], widths[-1])
         self.final_linear = nn.Linear(widths[-1] * config.coarsest_size**2, config.style_width)
         upward = widths[::-1]
         self.conv_body_up = nn.ModuleList(
-            ResizingBlock(n_in, n_out, double=True)
-            for n_in, n_out in zip(upward[:-1], upward[1:], strict=True)
+            ResizingBlock(n_in, n_out, upsample=True) for n_in, n_out in itertools.pairwise(upward)
         )
 
         def condition(n_in: int, n_out: int) -> nn.Sequential:
