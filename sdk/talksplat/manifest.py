@@ -76,10 +76,7 @@ class AudioContract:
     and reads samples ``[s·k·B - left_samples, s·(k+1)·B + right_samples)``; samples outside the
     clip are zero. ``features`` of a block begin ``left_tokens`` before the block's own first token
     and end ``right_tokens`` after its own last one; ``expression`` of a block is its B frames.
-
-    ``look_ahead_samples`` is the most audio, counted from the end of a frame's own samples, that
-    any frame waits for; the runtime derives it from the windows and refuses a manifest that says
-    otherwise.
+    The look-ahead of a frame follows from this and the family's windows.
     """
 
     sample_rate: Literal[16000]
@@ -91,7 +88,6 @@ class AudioContract:
     feature_size: Annotated[int, Range(1, 4096)]
     left_tokens: Annotated[int, Range(0, 2000)]
     right_tokens: Annotated[int, Range(0, 2000)]
-    look_ahead_samples: Annotated[int, Range(0, 1_600_000)]
 
 
 @dataclass(frozen=True)
@@ -195,10 +191,11 @@ class Baked:
     flops_after: Count
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Manifest:
     """A whole ``manifest.json``. ``graphs`` and ``files`` are filled in by ``BundleWriter``."""
 
+    schema_version: Literal[1] = SCHEMA_VERSION
     family: Literal["d3talker"]
     name: Name
     created_with: dict[str, Name]
@@ -215,7 +212,6 @@ class Manifest:
     parity: Parity | None = None
     graphs: dict[str, GraphSpec] = field(default_factory=dict)
     files: dict[str, FileSpec] = field(default_factory=dict)
-    schema_version: Literal[1] = SCHEMA_VERSION
 
 
 def parse_manifest(text: str) -> Manifest:
