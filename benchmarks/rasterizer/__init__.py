@@ -1,0 +1,1 @@
+"""How fast the Gaussian rasterizer is, next to its peers and to what the machine could do."""
