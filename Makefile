@@ -1,0 +1,58 @@
+# Two commands for a newcomer: `make demo` and `make test`. Each sets up its own environment.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# Any build of torch 2.6 or later will do; this is the one talksplat is tested with.
+TORCH ?= torch==2.13.0
+
+CHECKPOINT := samples/avatars/ada.pt
+SPEECH := samples/speech/demo.wav
+
+.PHONY: demo test check native format clean
+
+demo: $(VENV)/.installed
+	mkdir -p out
+	$(BIN)/talksplat export $(CHECKPOINT) -o out/ada.avatar --force
+	$(BIN)/talksplat verify out/ada.avatar --checkpoint $(CHECKPOINT)
+	$(BIN)/talksplat run out/ada.avatar $(SPEECH) -o out/ada.mp4 --contact-sheet out/ada.png
+	$(BIN)/talksplat bench out/ada.avatar --audio $(SPEECH) --json out/bench.json
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.installed-dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror $$(git ls-files '*.h' '*.cpp' '*.cu' '*.cuh')
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+	$(BIN)/clang-format -i $$(git ls-files '*.h' '*.cpp' '*.cu' '*.cuh')
+
+# For work on the C++: build in place, next to the Python sources.
+native:
+	cmake -S . -B build/dev -G Ninja -DPython_EXECUTABLE=$$(command -v $(PYTHON))
+	cmake --build build/dev
+	cmake --install build/dev --prefix sdk
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+
+# Everything that makes the installed package what it is.
+SOURCES := pyproject.toml CMakeLists.txt $(shell git ls-files plugins sdk export)
+
+$(VENV)/.installed: $(VENV)/bin/python $(SOURCES)
+	$(BIN)/pip install --quiet "$(TORCH)"
+	$(BIN)/pip install --quiet ".[export]"
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/pip install --quiet ".[export,capture,dev]"
+	touch $@
+
+clean:
+	rm -rf build out $(VENV)
