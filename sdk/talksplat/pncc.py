@@ -1,4 +1,4 @@
-"""Projected normalised coordinate code (PNCC): a face mesh drawn with its own coordinates as colours.
+"""Projected normalised coordinate code (PNCC): a face mesh coloured with its own coordinates.
 
 D3-Talker's facial motion is the difference of the PNCC of an expression to the PNCC of none
 (paper section 3.2). Training and the runtime both draw it here.
