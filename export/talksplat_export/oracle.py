@@ -315,7 +315,7 @@ def tile_lists(projection: Projection, width: int, height: int, dialect: str) ->
     tile = row * columns + column
     order = tile.sort(stable=True).indices  # stable: entries of a tile stay nearest first
     lengths = torch.bincount(tile, minlength=columns * rows)
-    return list(torch.split(entry[order], lengths.tolist()))  # type: ignore[no-untyped-call]
+    return list(torch.split(entry[order], lengths.tolist()))
 
 
 def _ellipse_touches_tile(
