@@ -340,6 +340,27 @@ def _ellipse_touches_tile(
     return inside | (least <= _extent(projection.opacities.detach())[entry] ** 2)
 
 
+def drawn_alphas(
+    pixels: Tensor, means2d: Tensor, conics: Tensor, opacities: Tensor, dialect: str
+) -> Tensor:
+    """With which alpha each of M Gaussians, nearest first, is drawn into each of P pixels: [P, M].
+
+    ``pixels`` [P, 2] are pixel centres. Zero where a Gaussian is not drawn: because it would
+    contribute less than 1/255, or because it, or one before it, would bring the transmittance to
+    its threshold, which ends the pixel.
+    """
+    rule = rules(dialect)
+    dx, dy = (pixels[:, None, :] - means2d).unbind(-1)
+    a, b, c = conics.unbind(-1)
+    sigma = 0.5 * (a * dx * dx + c * dy * dy) + b * dx * dy
+    alphas = (opacities * torch.exp(-sigma)).clamp(max=rule.alpha_max)
+    alphas = torch.where((sigma >= 0) & (alphas >= ALPHA_MIN), alphas, 0.0)
+    with torch.no_grad():
+        rest = torch.cumprod(1 - alphas, dim=1)
+        drawn = rest > TRANSMITTANCE_MIN if rule.stops_at_threshold else rest >= TRANSMITTANCE_MIN
+    return torch.where(drawn, alphas, 0.0)
+
+
 def blend(
     pixels: Tensor,
     means2d: Tensor,
@@ -351,22 +372,12 @@ def blend(
     """Draw M Gaussians, nearest first, into P pixels, front to back (Kerbl et al. 2023, eq. 3).
 
     ``pixels`` [P, 2] are pixel centres, ``features`` [M, D]. Returns the accumulated features
-    [P, D] and the transmittance left [P]. A contribution below 1/255 is skipped; the Gaussian that
-    would bring the transmittance to its threshold is not drawn and ends the pixel.
+    [P, D] and the transmittance left [P].
     """
-    rule = rules(dialect)
-    dx, dy = (pixels[:, None, :] - means2d).unbind(-1)
-    a, b, c = conics.unbind(-1)
-    sigma = 0.5 * (a * dx * dx + c * dy * dy) + b * dx * dy
-    alpha = (opacities * torch.exp(-sigma)).clamp(max=rule.alpha_max)
-    alpha = torch.where((sigma >= 0) & (alpha >= ALPHA_MIN), alpha, 0.0)
-    with torch.no_grad():
-        after = torch.cumprod(1 - alpha, dim=1)
-        drawn = after > TRANSMITTANCE_MIN if rule.stops_at_threshold else after >= TRANSMITTANCE_MIN
-    alpha = torch.where(drawn, alpha, 0.0)
-    after = torch.cumprod(1 - alpha, dim=1)
+    alphas = drawn_alphas(pixels, means2d, conics, opacities, dialect)
+    after = torch.cumprod(1 - alphas, dim=1)
     before = torch.cat([torch.ones_like(after[:, :1]), after[:, :-1]], dim=1)
-    return (alpha * before) @ features, after[:, -1]
+    return (alphas * before) @ features, after[:, -1]
 
 
 def rasterize(
@@ -475,8 +486,8 @@ def _draw(
         image_row, transmittance_row = [], []
         top = start // columns * TILE
         for column, entries in enumerate(lists[start : start + columns]):
-            ys = torch.arange(top, min(top + TILE, height), dtype=torch.float64) + 0.5
             left = column * TILE
+            ys = torch.arange(top, min(top + TILE, height), dtype=torch.float64) + 0.5
             xs = torch.arange(left, min(left + TILE, width), dtype=torch.float64) + 0.5
             if len(entries) == 0:
                 image_row.append(features.new_zeros(len(ys), len(xs), features.shape[1]))
