@@ -7,13 +7,13 @@ The dataclasses below *are* the schema (version 1): one field per key, units in 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from talksplat import schema
 from talksplat.errors import BundleError
 from talksplat.schema import MaxLength, Range
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Final = 1
 MANIFEST_NAME = "manifest.json"
 
 Count = Annotated[int, Range(0, 2**40)]

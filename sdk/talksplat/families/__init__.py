@@ -1,0 +1,24 @@
+"""Families: how the avatars of each published system are run."""
+
+from __future__ import annotations
+
+from talksplat.backends import Backend
+from talksplat.bundle import Bundle
+from talksplat.families.base import Family
+
+
+def load(bundle: Bundle, backend: Backend, threads: int) -> Family:
+    """The avatar in ``bundle``, of the family that its manifest names.
+
+    Args:
+        bundle: an opened bundle.
+        backend: what runs its graphs.
+        threads: CPU threads that the rasterizer may use.
+
+    Raises:
+        BundleError: the bundle does not hold what its family needs.
+        BackendError: the backend refuses a graph.
+    """
+    from talksplat.families.d3talker import D3Talker
+
+    return {"d3talker": D3Talker}[bundle.manifest.family](bundle, backend, threads)

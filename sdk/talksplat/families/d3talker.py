@@ -1,0 +1,409 @@
+"""D3-Talker at run time: which graph runs when, and what is carried between frames.
+
+Per block of frames: pcm → features → expressions. Per frame: expression → PNCC difference →
+facial motion; windows of motion and features → Gaussians → mouth over the plate, face over that →
+refiner. The windows are those of ``docs/architecture.md``, all at absolute frame numbers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from talksplat.backends import Backend, Engine
+from talksplat.bundle import Bundle
+from talksplat.errors import BundleError, InputError
+from talksplat.images import to_uint8
+from talksplat.manifest import Manifest, TensorSpec
+from talksplat.pncc import PnccRenderer
+from talksplat.rasterization import Workspace, allocate_images, rasterize
+from talksplat.ring import Ring
+from talksplat.timings import Timings
+from talksplat.tracks import Track, check_viewmats
+
+ByteImage = NDArray[np.uint8]
+FloatArray = NDArray[np.float32]
+Shapes = dict[str, tuple[int, ...]]
+
+# In the order in which a frame runs them.
+GRAPHS = ("audio_encoder", "audio_to_motion", "motion_encoder", "motion", "refiner")
+UPPER_FACE_SIZE = 6
+
+
+class D3Talker:
+    """A loaded D3-Talker avatar. Immutable after construction; shared by its sessions.
+
+    Args:
+        bundle: an opened bundle of this family.
+        backend: what runs the graphs.
+        threads: CPU threads that the rasterizer may use.
+
+    Raises:
+        BundleError: graphs or tensors are not those of the contract.
+        BackendError: the backend refuses a graph.
+    """
+
+    def __init__(self, bundle: Bundle, backend: Backend, threads: int) -> None:
+        manifest = bundle.manifest
+        self.manifest = manifest
+        self.threads = threads
+        self.audio = manifest.audio
+        self.contract = manifest.d3talker
+        self.frame_samples = self.audio.sample_rate // self.audio.fps
+        self.frame_tokens = self.audio.feature_rate // self.audio.fps
+        tensors = _Tensors(bundle)
+        self.face = Appearance(tensors, "face", manifest.rasterizer.sh_degree)
+        self.mouth = Appearance(tensors, "mouth", manifest.rasterizer.sh_degree)
+        counts = {"face": len(self.face.opacities), "mouth": len(self.mouth.opacities)}
+        _check_graphs(manifest, counts)
+        constants = {"motion": bundle.tensors("baked.safetensors")}
+        self.engines: dict[str, Engine] = {
+            name: backend.load(
+                bundle.graph_file(name), manifest.graphs[name], constants.get(name, {})
+            )
+            for name in GRAPHS
+        }
+        self.pncc = _pncc_renderer(tensors, manifest)
+        file = "tracks.safetensors"
+        self.viewmats = Track(check_viewmats(tensors.get(file, "viewmats", (-1, 4, 4))))
+        self.upper_face = Track(tensors.get(file, "upper_face", (-1, UPPER_FACE_SIZE)))
+        size = (manifest.video.height, manifest.video.width, 3)
+        self.background: ByteImage = tensors.get("background.safetensors", "image", size, np.uint8)
+        self.look_ahead_samples = max(
+            self.samples_needed(frame) - (frame + 1) * self.frame_samples
+            for frame in range(self.audio.block_frames)
+        )
+
+    def last_block(self, frame: int) -> int:
+        """The block whose features and expressions complete the windows of ``frame``."""
+        last_token = (frame + self.contract.frames_after) * self.frame_tokens
+        last_token += self.contract.window_tokens // 2 - 1
+        last_frame = max(last_token // self.frame_tokens, frame + self.contract.motion_radius)
+        return last_frame // self.audio.block_frames
+
+    def samples_needed(self, frame: int) -> int:
+        """Samples of an utterance that must be there before ``frame`` can be rendered."""
+        frames = (self.last_block(frame) + 1) * self.audio.block_frames
+        return frames * self.frame_samples + self.audio.right_samples
+
+    def stream(self, background: ByteImage | None) -> D3TalkerStream:
+        """See :meth:`talksplat.families.base.Family.stream`.
+
+        Raises:
+            InputError: the background has another size than the avatar's video.
+        """
+        plate = self.background if background is None else background
+        if plate.shape != self.background.shape or plate.dtype != np.uint8:
+            raise InputError(
+                f"The background must be uint8 {list(self.background.shape)}, found "
+                f"{plate.dtype} {list(plate.shape)}."
+            )
+        return D3TalkerStream(self, plate)
+
+
+class Appearance:
+    """What of a region's Gaussians does not move: opacities [N], SH coefficients [N,K,3]."""
+
+    def __init__(self, tensors: _Tensors, region: str, sh_degree: int) -> None:
+        file = f"{region}.safetensors"
+        self.opacities: FloatArray = np.ascontiguousarray(
+            tensors.get(file, "opacities", (-1, 1))[:, 0]
+        )
+        count = len(self.opacities)
+        self.shs: FloatArray = tensors.get(file, "shs", (count, -1, 3))
+        if self.shs.shape[1] < (sh_degree + 1) ** 2:
+            raise BundleError(
+                f"{file} holds {self.shs.shape[1]} SH coefficients per Gaussian; degree "
+                f"{sh_degree} needs {(sh_degree + 1) ** 2}."
+            )
+
+
+class D3TalkerStream:
+    """See :class:`talksplat.families.base.Stream`."""
+
+    def __init__(self, family: D3Talker, background: ByteImage) -> None:
+        self._family = family
+        self._runners = {name: engine.runner() for name, engine in family.engines.items()}
+        self._takes_upper_face = any(
+            tensor.name == "upper_face" for tensor in family.engines["motion"].spec.inputs
+        )
+        height, width = background.shape[:2]
+        self._plate = allocate_images(1, height, width, 3)
+        np.divide(background, np.float32(255), out=self._plate[0])
+        self._behind_face = allocate_images(1, height, width, 3)
+        self._coarse = allocate_images(1, height, width, 3)
+        self._mouth_alpha = allocate_images(1, height, width, 1)
+        self._face_alpha = allocate_images(1, height, width, 1)
+        self._workspace = Workspace()
+        self._K = np.array(family.manifest.camera.K, np.float32)[None]
+        self.reset(Ring(()))
+        self._warm_up()
+
+    def reset(self, pcm: Ring) -> None:
+        """See :meth:`talksplat.families.base.Stream.reset`."""
+        contract = self._family.contract
+        self._pcm = pcm
+        self._next_block = 0
+        self._features = Ring((self._family.audio.feature_size,))
+        self._expressions = Ring((contract.expression_size,))
+        self._motions = Ring((contract.motion_size,))
+
+    def samples_needed(self, frame: int) -> int:
+        """See :meth:`talksplat.families.base.Stream.samples_needed`."""
+        return self._family.samples_needed(frame)
+
+    def oldest_sample(self) -> int:
+        """See :meth:`talksplat.families.base.Stream.oldest_sample`."""
+        audio = self._family.audio
+        first_frame = self._next_block * audio.block_frames
+        return first_frame * self._family.frame_samples - audio.left_samples
+
+    def render(
+        self,
+        frame: int,
+        frames: int | None,
+        viewmat: FloatArray,
+        upper_face: FloatArray,
+        timings: Timings,
+    ) -> tuple[ByteImage, FloatArray]:
+        """See :meth:`talksplat.families.base.Stream.render`."""
+        self._encode_blocks(frame, frames, timings)
+        self._encode_motions(frame, timings)
+        with timings.stage("motion"):
+            inputs = {
+                "facial_motion": self._motion_window(frame),
+                "audio_window": self._audio_window(frame),
+            }
+            if self._takes_upper_face:
+                inputs["upper_face"] = upper_face[None]
+            gaussians = self._runners["motion"].run(inputs)
+        with timings.stage("rasterize"):
+            self._rasterize(gaussians, viewmat)
+        with timings.stage("refiner"):
+            coarse = self._coarse.transpose(0, 3, 1, 2)
+            image = self._runners["refiner"].run({"coarse": coarse})["image"]
+        with timings.stage("output"):
+            pixels = to_uint8(image[0])
+            alpha = self._alpha()
+        self._forget(frame)
+        return pixels, alpha
+
+    def close(self) -> None:
+        """See :meth:`talksplat.families.base.Stream.close`."""
+        for runner in self._runners.values():
+            runner.close()
+
+    def _warm_up(self) -> None:
+        for runner in self._runners.values():
+            runner.warm_up()
+        family = self._family
+        self._pcm.append(np.zeros(1, np.float32))
+        self.render(0, 1, family.viewmats.at(0), family.upper_face.at(0), Timings())
+        self.reset(Ring(()))
+
+    def _encode_blocks(self, frame: int, frames: int | None, timings: Timings) -> None:
+        """Run the audio graphs on every block that the windows of ``frame`` reach."""
+        audio = self._family.audio
+        needed = self._family.last_block(frame)
+        if frames is not None:
+            needed = min(needed, (frames - 1) // audio.block_frames)
+        while self._next_block <= needed:
+            first = self._next_block * audio.block_frames
+            last = first + audio.block_frames
+            pcm = self._pcm.zero_padded(
+                first * self._family.frame_samples - audio.left_samples,
+                last * self._family.frame_samples + audio.right_samples,
+            )
+            with timings.stage("audio_encoder"):
+                features = self._runners["audio_encoder"].run({"pcm": pcm[None]})["features"]
+            with timings.stage("audio_to_motion"):
+                expressions = self._runners["audio_to_motion"].run({"features": features})
+            # A clip's last block is filled up with silence: what lies beyond the clip is dropped.
+            count = audio.block_frames if frames is None else min(last, frames) - first
+            tokens = audio.left_tokens + np.arange(count * self._family.frame_tokens)
+            self._features.append(features[0, tokens])
+            self._expressions.append(expressions["expression"][0, :count])
+            self._next_block += 1
+
+    def _encode_motions(self, frame: int, timings: Timings) -> None:
+        """Facial motion of every frame up to the end of the motion window of ``frame``."""
+        last = min(frame + self._family.contract.motion_radius, self._expressions.end - 1)
+        for position in range(self._motions.end, last + 1):
+            expression = self._expressions.zero_padded(position, position + 1)[0]
+            with timings.stage("pncc"):
+                difference = self._family.pncc.difference(expression)
+            with timings.stage("motion_encoder"):
+                motion = self._runners["motion_encoder"].run({"pncc_difference": difference[None]})
+            self._motions.append(motion["facial_motion"])
+
+    def _motion_window(self, frame: int) -> FloatArray:
+        """[1, 2j+1, 32]: frames i-j … i+j, clamped to the ends of the clip."""
+        radius = self._family.contract.motion_radius
+        return self._motions.clamped(frame - radius, frame + radius + 1)[None]
+
+    def _audio_window(self, frame: int) -> FloatArray:
+        """[1, 8, D, 16]: frames i-4 … i+3, each the 16 tokens around it, zeros beyond the ends."""
+        contract, step = self._family.contract, self._family.frame_tokens
+        half = contract.window_tokens // 2
+        first, last = frame - contract.frames_before, frame + contract.frames_after
+        tokens = self._features.zero_padded(first * step - half, last * step + half)
+        window = sliding_window_view(tokens, contract.window_tokens, axis=0)[::step].copy()
+        positions = np.arange(first, last + 1)
+        window[(positions < 0) | (positions * step >= self._features.end)] = 0
+        return window[None]
+
+    def _rasterize(self, gaussians: dict[str, NDArray[Any]], viewmat: FloatArray) -> None:
+        """Mouth over the plate, face over that, into the coarse image and the two alphas."""
+        family = self._family
+        rules = family.manifest.rasterizer
+        height, width = self._coarse.shape[1:3]
+        layers = (
+            ("mouth", family.mouth, self._plate, self._behind_face, self._mouth_alpha),
+            ("face", family.face, self._behind_face, self._coarse, self._face_alpha),
+        )
+        for region, appearance, behind, out, alpha in layers:
+            rasterize(
+                gaussians[f"{region}_means"],
+                gaussians[f"{region}_quats"],
+                gaussians[f"{region}_scales"],
+                appearance.opacities,
+                appearance.shs,
+                viewmat[None],
+                self._K,
+                width,
+                height,
+                near_plane=rules.near_plane,
+                eps2d=rules.eps2d,
+                sh_degree=rules.sh_degree,
+                backgrounds=behind,
+                rasterize_mode=rules.rasterize_mode,
+                dialect=rules.dialect,
+                out=(out, alpha),
+                workspace=self._workspace,
+                threads=family.threads,
+            )
+
+    def _alpha(self) -> FloatArray:
+        """[H,W]: what of the plate is covered by mouth or face."""
+        seen_through: FloatArray = (1 - self._mouth_alpha) * (1 - self._face_alpha)
+        return 1 - seen_through[0, :, :, 0]
+
+    def _forget(self, frame: int) -> None:
+        """Drop what no window of a later frame reaches."""
+        contract, step = self._family.contract, self._family.frame_tokens
+        first = frame + 1 - contract.frames_before
+        self._features.forget(first * step - contract.window_tokens // 2)
+        self._expressions.forget(self._motions.end)
+        self._motions.forget(frame + 1 - contract.motion_radius)
+
+
+class _Tensors:
+    """Tensors of a bundle with the shape and dtype that the family needs."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._bundle = bundle
+        self._files: dict[str, dict[str, NDArray[Any]]] = {}
+
+    def get(
+        self, file: str, name: str, shape: tuple[int, ...], dtype: type[np.generic] = np.float32
+    ) -> NDArray[Any]:
+        """One tensor; -1 in ``shape`` stands for any size of at least 1.
+
+        Raises:
+            BundleError: missing, or of another shape or dtype.
+        """
+        tensors = self._files.setdefault(file, self._bundle.tensors(file))
+        tensor = tensors.get(name)
+        if tensor is None:
+            raise BundleError(f"{file} of {self._bundle.path} has no tensor {name!r}.")
+        fits = len(shape) == tensor.ndim and all(
+            size == expected or (expected == -1 and size > 0)
+            for size, expected in zip(tensor.shape, shape, strict=True)
+        )
+        if not fits or tensor.dtype != dtype:
+            raise BundleError(
+                f"Tensor {name!r} in {file} of {self._bundle.path} expects {np.dtype(dtype)} "
+                f"{list(shape)} (-1: any), found {tensor.dtype} {list(tensor.shape)}."
+            )
+        return np.ascontiguousarray(tensor)
+
+
+def _pncc_renderer(tensors: _Tensors, manifest: Manifest) -> PnccRenderer:
+    file, count = "pncc.safetensors", manifest.d3talker.expression_size
+    template = tensors.get(file, "template", (-1, 3))
+    vertices = len(template)
+    faces = tensors.get(file, "faces", (-1, 3), np.int32)
+    try:
+        return PnccRenderer(
+            template,
+            tensors.get(file, "basis", (count, vertices, 3)),
+            faces,
+            tensors.get(file, "colors", (vertices, 3)),
+            manifest.d3talker.pncc,
+        )
+    except InputError as error:
+        raise BundleError(f"The mesh in {file} cannot be drawn: {error}") from error
+
+
+def _check_graphs(manifest: Manifest, gaussians: dict[str, int]) -> None:
+    """Every graph of the family is there, with the tensors that this module binds.
+
+    Raises:
+        BundleError: naming the graph and the tensor.
+    """
+    audio, contract, video = manifest.audio, manifest.d3talker, manifest.video
+    frames = audio.block_frames
+    tokens = audio.left_tokens + audio.right_tokens
+    tokens += frames * (audio.feature_rate // audio.fps)
+    samples = audio.left_samples + audio.right_samples
+    samples += frames * (audio.sample_rate // audio.fps)
+    window = contract.frames_before + 1 + contract.frames_after
+    picture = (1, 3, video.height, video.width)
+    features: Shapes = {"features": (1, tokens, audio.feature_size)}
+    images: tuple[Shapes, Shapes] = ({"coarse": picture}, {"image": picture})
+    expected: dict[str, tuple[Shapes, Shapes]] = {
+        "audio_encoder": ({"pcm": (1, samples)}, features),
+        "audio_to_motion": (features, {"expression": (1, frames, contract.expression_size)}),
+        "motion_encoder": (
+            {"pncc_difference": (1, 3, contract.pncc.height, contract.pncc.width)},
+            {"facial_motion": (1, contract.motion_size)},
+        ),
+        "motion": (
+            {
+                "facial_motion": (1, 2 * contract.motion_radius + 1, contract.motion_size),
+                "audio_window": (1, window, audio.feature_size, contract.window_tokens),
+            },
+            {
+                f"{region}_{name}": (count, width)
+                for region, count in gaussians.items()
+                for name, width in (("means", 3), ("scales", 3), ("quats", 4))
+            },
+        ),
+        "refiner": images,
+    }
+    for name, (inputs, outputs) in expected.items():
+        if name not in manifest.graphs:
+            raise BundleError(f"A D3-Talker bundle needs a graph {name!r}; this one has none.")
+        graph = manifest.graphs[name]
+        _check_tensors(f"Graph {name!r}", "input", graph.inputs, inputs)
+        _check_tensors(f"Graph {name!r}", "output", graph.outputs, outputs)
+
+
+def _check_tensors(graph: str, kind: str, found: tuple[TensorSpec, ...], expected: Shapes) -> None:
+    tensors = {tensor.name: tensor for tensor in found}
+    for name, shape in expected.items():
+        tensor = tensors.get(name)
+        if tensor is None:
+            raise BundleError(f"{graph} has no {kind} {name!r}; export the avatar again.")
+        fits = len(tensor.shape) == len(shape) and all(
+            isinstance(size, str) or size == wanted
+            for size, wanted in zip(tensor.shape, shape, strict=True)
+        )
+        if not fits or tensor.dtype != "float32":
+            raise BundleError(
+                f"{graph} expects {kind} {name!r} float32 {list(shape)}, found {tensor.dtype} "
+                f"{list(tensor.shape)}; export the avatar again."
+            )
