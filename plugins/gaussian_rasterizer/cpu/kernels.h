@@ -1,0 +1,126 @@
+// What each instruction set implements, and the data that passes between the stages.
+//
+// project -> sort by depth -> bin into 16x16 tiles -> blend each tile
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "../camera.h"
+#include "../rules.h"
+#include "buffer.h"
+
+namespace talksplat {
+
+// float32, C-contiguous.
+struct Gaussians {
+  int64_t count = 0;
+  const float* means = nullptr;      // [N,3]
+  const float* quats = nullptr;      // [N,4] wxyz
+  const float* scales = nullptr;     // [N,3]
+  const float* opacities = nullptr;  // [N]
+  const float* colors = nullptr;     // [N,D], or [N,K,3] when sh_degree >= 0; of one camera
+  int color_channels = 0;            // D, 3 with spherical harmonics
+  int sh_degree = -1;
+  int sh_bases = 0;  // K
+};
+
+// A Gaussian that is seen, ready to blend: one cache line.
+struct alignas(64) Splat {
+  float x, y;          // mean, pixels
+  float l0, l1, l2;    // Cholesky factor, see blending.h
+  float log2_opacity;  // compensated
+  float ridge_x;       // xy/yy: on a horizontal line the exponent is largest at dx = ridge_x * dy
+  float ridge_y;       // xy/xx: likewise on a vertical line
+  float values[4];     // up to four channels; more are read from the feature rows
+  float depth;         // camera-space z
+  uint32_t id : 31;
+  uint32_t narrow : 1;  // the dialect leaves out whole tiles that alpha >= 1/255 would reach
+  uint16_t tile_x0, tile_y0, tile_x1, tile_y1;  // half-open
+};
+static_assert(sizeof(Splat) == 64);
+
+// A strided [H,W,channels] image; strides in floats. data == nullptr: absent.
+struct ImageView {
+  float* data = nullptr;
+  ptrdiff_t row = 0, column = 0, channel = 0;
+};
+
+// One camera's frame, as far as blending needs to know.
+struct Frame {
+  const Gaussians* gaussians;
+  Camera camera;
+  Rules rules;
+  int tiles_x, tiles_y;
+
+  int channels;            // blended, the depth channel included
+  bool with_depth;         // the last channel is the camera-space z
+  bool expected_depth;     // ... divided by alpha
+  const float* features;   // [N,channels] rows for more than 3 channels, by Gaussian id
+  bool keep_features;      // projection writes `projected_features`
+  float* projected_features;
+
+  const Splat* splats;           // by depth
+  const uint32_t* tile_starts;   // [tiles+1] into instances
+  const uint32_t* instances;     // ranks into splats, rising within a tile
+
+  ImageView colors;
+  ImageView alphas;
+  ImageView background;  // row == column == 0 for one colour per camera
+};
+
+// Gradients of the outputs of one camera, and room for those of every instance.
+struct FrameGradients {
+  ImageView colors;
+  ImageView alphas;
+  float* instances;     // [instances, stride]: the moments below, then channels
+  int stride;
+};
+
+// Per instance, over the pixels of a tile: sums of g, g dx, g dy, g dx^2, g dx dy, g dy^2, where
+// g = dL/d ln(alpha).
+inline constexpr int kMoments = 6;
+
+// Gradients of the Gaussians; each camera adds its own.
+struct GaussianGradients {
+  float* means;      // [N,3]
+  float* quats;      // [N,4]
+  float* scales;     // [N,3]
+  float* opacities;  // [N]
+  float* colors;     // as Gaussians::colors, of one camera
+};
+
+// One worker's memory.
+struct Scratch {
+  Buffer<float> accumulators;
+  Buffer<float> weights;
+  Buffer<float> products;
+  Buffer<Splat> splats;
+  Buffer<uint32_t> masks;
+  Buffer<uint32_t> queue;
+};
+
+// Bits of the arrays that held a NaN or an infinity.
+enum BadInput : uint32_t { kBadMeans = 1, kBadQuats = 2, kBadScales = 4, kBadOpacities = 8, kBadColors = 16 };
+
+struct Kernels {
+  const char* name;
+  // Gaussians [begin, end) -> the visible ones in order at `out`; adds BadInput bits to `bad`.
+  int64_t (*project)(const Frame&, int64_t begin, int64_t end, Splat* out, uint32_t* bad);
+  void (*blend_tile)(const Frame&, int tile, Scratch&);
+  void (*blend_tile_backward)(const Frame&, const FrameGradients&, int tile, Scratch&);
+  // `moments` [N, stride] by rank, summed over instances, for splats [begin, end).
+  void (*project_backward)(const Frame&, const float* moments, int stride, int64_t begin,
+                           int64_t end, const GaussianGradients&);
+  // One row of a strided image of three channels -> truncated bytes, interleaved.
+  void (*to_uint8)(const float* image, ptrdiff_t column, ptrdiff_t channel,
+                   int width, uint8_t* out);
+};
+
+const Kernels& portable_kernels();
+#if defined(__x86_64__)
+const Kernels& avx2_kernels();
+const Kernels& avx512_kernels();
+#endif
+
+}  // namespace talksplat
