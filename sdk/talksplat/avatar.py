@@ -38,6 +38,7 @@ class Avatar:
         self.bundle = bundle
         self.backend = choice.backend.name
         self.backend_reason = choice.reason
+        self.threads = threads
         self._family: Family = families.load(bundle, choice.backend, threads)
 
     @property

@@ -1,0 +1,7 @@
+"""``python -m talksplat``."""
+
+import sys
+
+from talksplat.cli import main
+
+sys.exit(main())

@@ -1,0 +1,204 @@
+"""Measuring a session: delay of the first frame, time per frame, memory, installed size."""
+
+from __future__ import annotations
+
+import re
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+import talksplat
+from talksplat.audio import SAMPLE_RATE
+from talksplat.avatar import Avatar
+from talksplat.session import Session
+
+TIMER = (
+    "from PCM in memory to RGB in memory, one frame of audio pushed at a time: audio graphs, PNCC, "
+    "motion, rasterizer, refiner and uint8; without reading the bundle, warm-up, and encoding a "
+    "video"
+)
+# The distributions that a field installation consists of, besides talksplat itself.
+REQUIREMENTS = ("numpy", "onnxruntime", "safetensors", "soundfile", "av", "rich")
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one benchmark found; times in milliseconds unless the name says otherwise.
+
+    Attributes:
+        timer: what the times cover.
+        first_frame_audio_ms: speech that must be heard before the first frame can be made.
+        first_frame_compute_ms: median time to make the first frame once it has been heard.
+        first_frame_delay_ms: their sum.
+        look_ahead_ms: most speech after a frame's own that any frame waits for.
+        real_time_factors: of each round, compute divided by the duration of the speech.
+        real_time_factor: their median; below 1 keeps up.
+        frame_p50_ms, frame_p95_ms, frame_p99_ms, frame_max_ms: time per frame, all rounds.
+        stages_ms: mean per frame and stage.
+        python_ms: mean per frame outside any stage.
+        peak_memory_bytes: most memory of this process so far, interpreter included.
+        installed_bytes: talksplat's package and its requirements, compiled extensions included.
+    """
+
+    avatar: str
+    backend: str
+    threads: int
+    width: int
+    height: int
+    frames: int
+    timer: str
+    first_frame_audio_ms: float
+    first_frame_compute_ms: float
+    first_frame_delay_ms: float
+    look_ahead_ms: float
+    real_time_factors: list[float]
+    real_time_factor: float
+    frame_p50_ms: float
+    frame_p95_ms: float
+    frame_p99_ms: float
+    frame_max_ms: float
+    stages_ms: dict[str, float]
+    python_ms: float
+    peak_memory_bytes: int
+    bundle_bytes: int
+    installed_bytes: int
+
+
+@dataclass
+class _Round:
+    frame_ms: list[float]
+    stages: list[dict[str, float]]
+
+
+def benchmark(avatar: Avatar, pcm: NDArray[np.float32], rounds: int) -> Iterator[Report]:
+    """Speak ``pcm`` ``rounds`` times after one round of warm-up; yields a report after each.
+
+    The last report is the result, earlier ones are for watching.
+    """
+    results: list[_Round] = []
+    for number in range(rounds + 1):
+        with avatar.session() as session:
+            result = _speak(session, pcm)
+            if number:
+                results.append(result)
+                yield _report(avatar, session, pcm, results)
+
+
+def _speak(session: Session, pcm: NDArray[np.float32]) -> _Round:
+    """Feed the speech in frames of 40 ms, as a microphone would, as fast as they are taken."""
+    result = _Round([], [])
+    step = SAMPLE_RATE // session.fps
+    pending = 0.0
+    for start in range(0, len(pcm) + step, step):
+        begin = time.perf_counter()
+        if start < len(pcm):
+            session.push(pcm[start : start + step])
+        else:
+            session.end()
+        pending += time.perf_counter() - begin
+        frames = session.frames()
+        while True:
+            begin = time.perf_counter()
+            frame = next(frames, None)
+            pending += time.perf_counter() - begin
+            if frame is None:
+                break
+            result.frame_ms.append(pending * 1e3)
+            result.stages.append(frame.timings)
+            pending = 0.0
+    return result
+
+
+def _report(
+    avatar: Avatar,
+    session: Session,
+    pcm: NDArray[np.float32],
+    results: list[_Round],
+) -> Report:
+    duration_ms = len(pcm) / SAMPLE_RATE * 1e3
+    frame_ms = np.array([time for result in results for time in result.frame_ms])
+    stages = [frame for result in results for frame in result.stages]
+    names = list(dict.fromkeys(name for frame in stages for name in frame))
+    stages_ms = {name: float(np.mean([frame.get(name, 0.0) for frame in stages])) for name in names}
+    factors = [sum(result.frame_ms) / duration_ms for result in results]
+    compute = float(np.median([result.frame_ms[0] for result in results]))
+    audio = session.first_frame_samples / SAMPLE_RATE * 1e3
+    video = avatar.manifest.video
+    return Report(
+        avatar=avatar.manifest.name,
+        backend=avatar.backend,
+        threads=avatar.threads,
+        width=video.width,
+        height=video.height,
+        frames=len(frame_ms),
+        timer=TIMER,
+        first_frame_audio_ms=audio,
+        first_frame_compute_ms=compute,
+        first_frame_delay_ms=audio + compute,
+        look_ahead_ms=session.look_ahead_samples / SAMPLE_RATE * 1e3,
+        real_time_factors=factors,
+        real_time_factor=float(np.median(factors)),
+        frame_p50_ms=float(np.percentile(frame_ms, 50)),
+        frame_p95_ms=float(np.percentile(frame_ms, 95)),
+        frame_p99_ms=float(np.percentile(frame_ms, 99)),
+        frame_max_ms=float(frame_ms.max()),
+        stages_ms=stages_ms,
+        python_ms=float(frame_ms.mean()) - sum(stages_ms.values()),
+        peak_memory_bytes=peak_memory(),
+        bundle_bytes=sum(spec.bytes for spec in avatar.manifest.files.values()),
+        installed_bytes=installed_size(),
+    )
+
+
+def peak_memory() -> int:
+    """Most memory that this process has had resident, in bytes."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def installed_size() -> int:
+    """Bytes on disk of talksplat and of everything a field installation needs besides Python."""
+    package = Path(talksplat.__file__).parent
+    own = sum(
+        file.stat().st_size
+        for file in package.rglob("*")
+        if file.is_file() and "__pycache__" not in file.parts
+    )
+    return own + sum(
+        path.stat().st_size
+        for name in sorted(_closure(REQUIREMENTS))
+        for file in metadata.distribution(name).files or ()
+        if (path := Path(str(file.locate()))).is_file() and path.suffix != ".pyc"
+    )
+
+
+def _closure(names: tuple[str, ...]) -> set[str]:
+    """Distributions required by ``names`` and by what they require, extras left out."""
+    found: set[str] = set()
+    pending = list(names)
+    while pending:
+        name = pending.pop()
+        if name in found:
+            continue
+        found.add(name)
+        for requirement in metadata.requires(name) or ():
+            needed = re.match(r"[A-Za-z0-9._-]+", requirement)
+            if needed and "extra ==" not in requirement and _is_installed(needed[0]):
+                pending.append(re.sub(r"[-_.]+", "-", needed[0]).lower())
+    return found
+
+
+def _is_installed(name: str) -> bool:
+    """A requirement for another platform or Python is not."""
+    try:
+        metadata.distribution(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True

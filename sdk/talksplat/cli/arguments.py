@@ -1,0 +1,54 @@
+"""Groups of arguments that verbs share, so that a flag means the same everywhere."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from talksplat.avatar import Avatar, load
+from talksplat.backends import BACKENDS
+from talksplat.session import Session
+
+
+def add_avatar(parser: argparse.ArgumentParser) -> None:
+    """The bundle, first positional argument."""
+    parser.add_argument("avatar", type=Path, metavar="AVATAR", help="avatar bundle (a folder)")
+
+
+def add_runtime(parser: argparse.ArgumentParser) -> None:
+    """What runs the graphs."""
+    group = parser.add_argument_group("runtime")
+    group.add_argument(
+        "--backend",
+        default="auto",
+        choices=("auto", *BACKENDS),
+        help="what runs the graphs (default: the best this machine has)",
+    )
+    group.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: every core)")
+
+
+def add_scene(parser: argparse.ArgumentParser) -> None:
+    """What is seen besides speech."""
+    group = parser.add_argument_group("scene")
+    group.add_argument(
+        "--fps", type=int, default=25, metavar="N", help="frames per second (default: 25)"
+    )
+    group.add_argument(
+        "--pose",
+        type=Path,
+        metavar="FILE",
+        help="camera track: transforms .json (OpenGL camera to world) or .npz with viewmats",
+    )
+    group.add_argument(
+        "--background", type=Path, metavar="FILE", help="picture behind the avatar, scaled to fit"
+    )
+
+
+def load_avatar(args: argparse.Namespace) -> Avatar:
+    """The avatar that :func:`add_avatar` and :func:`add_runtime` ask for."""
+    return load(args.avatar, backend=args.backend, threads=args.threads)
+
+
+def open_session(avatar: Avatar, args: argparse.Namespace) -> Session:
+    """The session that :func:`add_scene` asks for."""
+    return avatar.session(fps=args.fps, pose=args.pose, background=args.background)

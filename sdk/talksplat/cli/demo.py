@@ -1,0 +1,57 @@
+"""``talksplat demo ada.avatar speech.wav -o out``: everything a newcomer wants to see."""
+
+from __future__ import annotations
+
+import argparse
+from fractions import Fraction
+from pathlib import Path
+
+from talksplat.atomic import write_bytes
+from talksplat.audio import SAMPLE_RATE, read_audio
+from talksplat.benchmark import benchmark
+from talksplat.cli import arguments
+from talksplat.cli.bench import print_report
+from talksplat.cli.console import console, track
+from talksplat.cli.inspect import print_parity
+from talksplat.speech import frame_count, speak
+from talksplat.video import Mp4Writer, contact_sheet, encode_png, resize
+
+_SHEET_COLUMNS, _SHEET_ROWS, _SHEET_WIDTH = 6, 4, 192
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the verb."""
+    arguments.add_avatar(parser)
+    parser.add_argument("speech", type=Path, metavar="SPEECH", help="sound file of any rate")
+    parser.add_argument(
+        "-o", "--output", type=Path, default=Path("out"), metavar="DIR", help="default: out"
+    )
+    arguments.add_scene(parser)
+    arguments.add_runtime(parser)
+
+
+def execute(args: argparse.Namespace) -> None:
+    """Write ``<name>.mp4`` and ``<name>.png``, print parity and timing."""
+    pcm = read_audio(args.speech)
+    avatar = arguments.load_avatar(args)
+    video = avatar.manifest.video
+    height = round(_SHEET_WIDTH * video.height / video.width)
+    frames = frame_count(len(pcm), args.fps)
+    every = max(1, frames // (_SHEET_COLUMNS * _SHEET_ROWS))
+    clip = args.output / f"{avatar.manifest.name}.mp4"
+    pictures = []
+    with (
+        arguments.open_session(avatar, args) as session,
+        Mp4Writer(clip, video.width, video.height, Fraction(args.fps), SAMPLE_RATE) as writer,
+    ):
+        for frame in track(speak(session, pcm), f"Rendering {clip.name}", frames):
+            writer.write(frame.image, frame.audio)
+            if frame.index % every == 0:
+                pictures.append(resize(frame.image, _SHEET_WIDTH, height))
+    sheet = contact_sheet(pictures[: _SHEET_COLUMNS * _SHEET_ROWS], _SHEET_COLUMNS)
+    write_bytes(clip.with_suffix(".png"), encode_png(sheet))
+    if avatar.manifest.parity is not None:
+        print_parity(avatar.manifest.parity)
+    (report,) = track(benchmark(avatar, pcm, rounds=1), "Measuring", 1)
+    print_report(report)
+    console.print(f"{clip}: {frames} frames. {clip.with_suffix('.png')}: contact sheet.")

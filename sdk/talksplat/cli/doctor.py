@@ -1,0 +1,46 @@
+"""``talksplat doctor [ada.avatar]``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from talksplat.cli.console import console
+from talksplat.doctor import Check, examine
+from talksplat.errors import BackendError
+
+_MARKS = {"ok": "[green]ok    [/]", "absent": "[yellow]absent[/]", "broken": "[red]broken[/]"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the verb."""
+    parser.add_argument(
+        "avatar", type=Path, nargs="?", metavar="AVATAR", help="a bundle to try as well"
+    )
+
+
+def execute(args: argparse.Namespace) -> None:
+    """Print one line per check.
+
+    Raises:
+        BackendError: something that talksplat cannot do without is broken.
+        BundleError: the bundle given cannot be used.
+    """
+    broken = []
+    for check in examine():
+        _print(check)
+        if check.status == "broken":
+            broken.append(check.name)
+    if broken:
+        raise BackendError(f"broken: {', '.join(broken)}. Repair as the lines above say.")
+    if args.avatar:
+        from talksplat.avatar import load
+
+        with load(args.avatar).session() as session:
+            delay = session.first_frame_samples
+        _print(Check(str(args.avatar), "ok", f"speaks; first frame after {delay} samples"))
+
+
+def _print(check: Check) -> None:
+    fix = f"  [bold]→ {check.fix}[/]" if check.fix else ""
+    console.print(f"{_MARKS[check.status]} {check.name}: {check.found}{fix}", highlight=False)

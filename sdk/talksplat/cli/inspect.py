@@ -1,0 +1,86 @@
+"""``talksplat inspect ada.avatar``."""
+
+from __future__ import annotations
+
+import argparse
+
+from talksplat import schema
+from talksplat.bundle import Bundle, describe_tensor
+from talksplat.cli import arguments
+from talksplat.cli.console import file_size, print_facts, print_table
+from talksplat.manifest import Manifest, Parity
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the verb."""
+    arguments.add_avatar(parser)
+    parser.add_argument("--json", action="store_true", help="print the manifest as JSON instead")
+
+
+def execute(args: argparse.Namespace) -> None:
+    """Open the bundle, which checks every file of it, and print it."""
+    bundle = Bundle.open(args.avatar)
+    manifest = bundle.manifest
+    if args.json:
+        print(schema.encode(manifest), end="")
+        return
+    print_facts(f"{bundle.path}", _facts(manifest))
+    print_table(
+        "Graphs",
+        ("graph", "inputs", "outputs"),
+        [
+            (
+                name,
+                "\n".join(map(describe_tensor, graph.inputs)),
+                "\n".join(map(describe_tensor, graph.outputs)),
+            )
+            for name, graph in manifest.graphs.items()
+        ],
+        text_columns=3,
+    )
+    print_table(
+        "Files, all present with the stated sha256",
+        ("file", "size", "sha256"),
+        [(name, file_size(spec.bytes), spec.sha256[:16]) for name, spec in manifest.files.items()],
+    )
+    if manifest.parity is not None:
+        print_parity(manifest.parity)
+
+
+def _facts(manifest: Manifest) -> dict[str, str]:
+    audio, video, rules = manifest.audio, manifest.video, manifest.rasterizer
+    before, after = manifest.baked.flops_before, manifest.baked.flops_after
+    return {
+        "name": manifest.name,
+        "family": manifest.family,
+        "schema": str(manifest.schema_version),
+        "checkpoint": f"{manifest.provenance.checkpoint}, sha256 "
+        f"{manifest.provenance.checkpoint_sha256[:16]}",
+        "licence": f"{manifest.licence.name}. {manifest.licence.attribution}",
+        "made with": ", ".join(
+            f"{tool} {version}" for tool, version in manifest.created_with.items()
+        ),
+        "precision": manifest.precision,
+        "video": f"{video.width}x{video.height}, {video.fps} fps",
+        "audio": f"{audio.sample_rate} Hz, blocks of {audio.block_frames} frames with "
+        f"{audio.left_samples} samples before and {audio.right_samples} after",
+        "rasterizer": f"{rules.dialect}, {rules.rasterize_mode}, SH degree {rules.sh_degree}",
+        "baked": f"{file_size(manifest.baked.bytes)}; per frame {before / 1e6:.1f} to "
+        f"{after / 1e6:.1f} million operations",
+    }
+
+
+def print_parity(parity: Parity) -> None:
+    """What export measured between torch and ONNX Runtime."""
+    frames = parity.frames_psnr_db
+    rows = [
+        (f"{graph}: {output}", f"{found.max_abs:.2e}", f"{found.p99_99:.2e}")
+        for graph, outputs in parity.graphs.items()
+        for output, found in outputs.items()
+    ]
+    level = "identical" if frames is None else f"{frames:.1f} dB PSNR at least"
+    print_table(
+        f"Parity torch to ONNX Runtime; final frames ({parity.frames}): {level}",
+        ("graph: output", "max abs", "p99.99 abs"),
+        rows,
+    )
