@@ -38,7 +38,7 @@ _EVENT_PHONEME = 7
 _PRIMARY_STRESS = "ˈ"
 _SECONDARY_STRESS = "ˌ"
 _STOPS = ("p", "b", "t", "d", "k", "ɡ", "g", "ɾ", "ʔ", "c", "ɟ", "q")
-_SILENT_LEVEL = 4 / 32768  # the synthesiser's closures are digital zeros, give or take dither
+_HUSH = 0.07  # of the loudest 5 ms of a sound; what is left in a closure is a voice's echo
 
 
 class _EventId(ctypes.Union):
@@ -210,10 +210,9 @@ def _phonemes(pcm: NDArray[np.float32], events: list[tuple[int, str]], rate: int
     starts = [min(start, len(pcm)) for start, _ in events]
     for index, (_, name) in enumerate(events[1:], 1):
         if name.strip(_PRIMARY_STRESS + _SECONDARY_STRESS).startswith(_STOPS):
-            # The event of a stop marks its burst: the silence just before is its closure.
-            segment = np.abs(pcm[starts[index - 1] : starts[index]])
-            audible = np.flatnonzero(segment > _SILENT_LEVEL)
-            starts[index] = starts[index - 1] + (int(audible[-1]) + 1 if len(audible) else 0)
+            # The event of a stop marks its burst: the hush just before is its closure.
+            segment = pcm[starts[index - 1] : starts[index]]
+            starts[index] = starts[index - 1] + _sounding(segment, rate)
     ends = [*starts[1:], len(pcm)]
     phonemes = []
     for (_, name), start, end in zip(events, starts, ends, strict=True):
@@ -222,6 +221,17 @@ def _phonemes(pcm: NDArray[np.float32], events: list[tuple[int, str]], rate: int
             symbol = name.replace(_PRIMARY_STRESS, "").replace(_SECONDARY_STRESS, "").strip()
             phonemes.append(Phoneme(symbol, start / rate, end / rate, stress))
     return phonemes
+
+
+def _sounding(segment: NDArray[np.float32], rate: int) -> int:
+    """Samples of ``segment`` before the hush at its end, if it ends in one."""
+    step = rate // 200
+    blocks = segment[: len(segment) // step * step].reshape(-1, step)
+    levels = np.sqrt(np.mean(blocks**2, axis=1))
+    audible = np.flatnonzero(levels > _HUSH * levels.max(initial=0.0))
+    if len(audible) == 0 or audible[-1] == len(blocks) - 1:
+        return len(segment)
+    return int(audible[-1] + 1) * step
 
 
 def _resample(pcm: NDArray[np.float32], rate: int) -> NDArray[np.float32]:
