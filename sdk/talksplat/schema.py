@@ -168,6 +168,8 @@ def _decode_scalar(hint: type, value: object, where: str) -> Any:
     if hint is int and isinstance(value, int) and not isinstance(value, bool):
         return value
     if hint is str and isinstance(value, str):
+        if any("\ud800" <= character <= "\udfff" for character in value):
+            raise _mismatch(where, "text without lone surrogates", value)
         return value
     names = {float: "a number", bool: "true or false", int: "an integer", str: "a string"}
     raise _mismatch(where, names[hint], value)
