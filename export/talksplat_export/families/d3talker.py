@@ -56,8 +56,8 @@ class D3TalkerConfig:
     feature_width: int = 32
     condition_width: int = 32
     tcn_radius: int = 2
-    pncc_size: int = 128
-    motion_channels: tuple[int, ...] = (8, 16, 32, 32, 64)
+    pncc_size: int = 64
+    motion_channels: tuple[int, ...] = (16, 32, 32, 64)
     upper_face: bool = True
     mouth_attention: bool = True
     refiner: StyleUNetConfig = field(

@@ -101,7 +101,7 @@ class Trainer:
         groups = list(_shared_groups(model, shared_rate))
         for identity in identities:
             groups += _identity_groups(identity)
-        self.optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-15)
+        self.optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-15, fused=True)
         self._base_rates = [float(group["lr"]) for group in self.optimizer.param_groups]
         self._generator = torch.Generator().manual_seed(schedule.seed)
 
