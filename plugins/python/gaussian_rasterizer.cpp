@@ -132,6 +132,8 @@ void to_uint8(const ConstImage& image, const nb::ndarray<uint8_t, nb::c_contig>&
 }  // namespace
 
 void bind_gaussian_rasterizer(nb::module_& module) {
+  // Workspaces held by Python globals outlive the module at exit; the warning would reach users.
+  nb::set_leak_warnings(false);
   nb::class_<Settings>(module, "RasterizeSettings")
       .def(nb::init<>())
       .def_rw("width", &Settings::width)
