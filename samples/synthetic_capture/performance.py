@@ -11,11 +11,16 @@ import soundfile
 from numpy.typing import NDArray
 
 from talksplat_export.heads.blendshapes import ARKIT_NAMES
+from talksplat_export.heads.visemes import expression
 
-from .head_motion import head_poses
+from .head_motion import neck_rotations
 from .mouth import FRAMES_PER_SECOND, mouth_weights
 from .speech import SAMPLE_RATE, Speech
 from .upper_face import ACTION_UNITS, UpperFace, upper_face
+
+_LIPS_PART = expression(
+    {"jawOpen": 1.2, "mouthLowerDown": 0.3, "mouthUpperUp": 0.3, "mouthFunnel": 0.3}
+)
 
 
 @dataclass(frozen=True)
@@ -23,13 +28,13 @@ class Performance:
     """One clip at 25 fps: T = ceil(samples / 640) frames.
 
     ``expression`` [T,52] ARKIT weights 0..1 of the whole face, ``upper_face`` [T,6] action units,
-    ``head_poses`` [T,4,4] rigid motion of the head relative to rest.
+    ``neck_rotations`` [T,3] axis-angle, how the head turns on its neck.
     """
 
     speech: Speech
     expression: NDArray[np.float32]
     upper_face: UpperFace
-    head_poses: NDArray[np.float32]
+    neck_rotations: NDArray[np.float32]
 
     def __len__(self) -> int:
         return len(self.expression)
@@ -38,15 +43,15 @@ class Performance:
 def perform(speech: Speech, seed: int) -> Performance:
     """The mouth follows from the speech alone; blinks, brows and head from ``seed`` too."""
     upper = upper_face(speech, seed)
-    expression = np.clip(mouth_weights(speech) + upper.weights, 0.0, 1.0)
-    return Performance(speech, expression, upper, head_poses(speech, seed))
+    weights = np.clip(mouth_weights(speech) + upper.weights, 0.0, 1.0)
+    return Performance(speech, weights, upper, neck_rotations(speech, seed))
 
 
 def write_tracks(performance: Performance, folder: Path) -> None:
     """Writes ``aud.wav``, ``phonemes.json``, ``expression.npz`` and ``au.csv`` into ``folder``.
 
     The npz holds ``names`` [52] and ``weights`` [T,52], ``upper_face`` [T,6] in 0..1, and
-    ``head_poses`` [T,4,4].
+    ``neck_rotations`` [T,3].
     """
     folder.mkdir(parents=True, exist_ok=True)
     speech = performance.speech
@@ -65,17 +70,22 @@ def write_tracks(performance: Performance, folder: Path) -> None:
         names=np.array(ARKIT_NAMES),
         weights=performance.expression,
         upper_face=performance.upper_face.activation,
-        head_poses=performance.head_poses,
+        neck_rotations=performance.neck_rotations,
     )
     _write_action_units(performance, folder / "au.csv")
 
 
 def _write_action_units(performance: Performance, path: Path) -> None:
-    """Columns as OpenFace writes them, the space before every name but the first included."""
+    """Columns as OpenFace writes them, the space before every name but the first included.
+
+    AU25, lips part, is there for readers that choose frames by it.
+    """
     columns = ["frame", " face_id", " timestamp", " confidence", " success"]
-    columns += [f" AU{unit:02d}_r" for unit in ACTION_UNITS]
+    columns += [f" AU{unit:02d}_r" for unit in ACTION_UNITS] + [" AU25_r"]
+    lips_part = 5.0 * np.clip(performance.expression @ _LIPS_PART, 0.0, 1.0)
+    table = np.column_stack([performance.upper_face.intensities, lips_part])
     lines = [",".join(columns)]
-    for frame, intensities in enumerate(performance.upper_face.intensities):
+    for frame, intensities in enumerate(table):
         values = ", ".join(f"{value:.4f}" for value in intensities)
         lines.append(f"{frame + 1}, 0, {frame / FRAMES_PER_SECOND:.3f}, 1.00, 1, {values}")
     path.write_text("\n".join(lines) + "\n")
