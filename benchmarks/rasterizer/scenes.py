@@ -68,8 +68,8 @@ def head(
 
     Skin Gaussians are as wide as trained ones: log-normal around 0.75 of the distance between
     neighbours, thin along the normal. Hair is long and thin. Opacities are sigmoid(N(1.2, 1.6)).
-    The head fills three quarters of the frame's height. Colours are in 0..1; with other than three
-    ``channels`` they are features in -2..2.
+    The head fills three quarters of the frame's height. Colours are in 0..1, random unless there
+    are three ``channels``.
     """
     rng = np.random.default_rng(seed)
     skin = round(0.75 * count)
@@ -97,7 +97,7 @@ def head(
     colors = np.where(is_skin, [0.86, 0.65, 0.54], [0.22, 0.14, 0.1]) * light
     colors = np.clip(colors + rng.normal(size=(count, 3)) * 0.03, 0, 1)
     if channels != 3:
-        colors = rng.uniform(-2, 2, size=(count, channels))
+        colors = rng.uniform(size=(count, channels))
 
     focal = 0.75 * height * CAMERA_DISTANCE / (2 * b)
     return Scene(
