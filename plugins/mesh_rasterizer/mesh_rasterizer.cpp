@@ -126,6 +126,19 @@ void rasterize(const Mesh& mesh, int width, int height, std::int32_t* face_ids, 
       });
 }
 
+void interpolate(const std::int32_t* faces, const std::int32_t* face_ids, const float* barycentrics,
+                 std::int64_t count, const float* attributes, int channels, float* out) {
+  for (std::int64_t i = 0; i < count; ++i, out += channels, barycentrics += 3) {
+    const std::int32_t* corners = faces + 3 * static_cast<std::int64_t>(face_ids[i]);
+    const float* a = attributes + static_cast<std::int64_t>(corners[0]) * channels;
+    const float* b = attributes + static_cast<std::int64_t>(corners[1]) * channels;
+    const float* c = attributes + static_cast<std::int64_t>(corners[2]) * channels;
+    for (int k = 0; k < channels; ++k) {
+      out[k] = barycentrics[0] * a[k] + barycentrics[1] * b[k] + barycentrics[2] * c[k];
+    }
+  }
+}
+
 void render_attributes(const Mesh& mesh, const float* attributes, int channels, int width,
                        int height, float* image) {
   const std::size_t pixels = static_cast<std::size_t>(width) * static_cast<std::size_t>(height);
@@ -135,16 +148,8 @@ void render_attributes(const Mesh& mesh, const float* attributes, int channels, 
 
   for (std::size_t pixel = 0; pixel < pixels; ++pixel) {
     if (face_ids[pixel] < 0) continue;
-    const std::int32_t* corners = mesh.faces + 3 * static_cast<std::int64_t>(face_ids[pixel]);
-    const float* weights = barycentrics.data() + 3 * pixel;
-    float* out = image + pixel * static_cast<std::size_t>(channels);
-    for (int c = 0; c < channels; ++c) {
-      float sum = 0.0f;
-      for (int k = 0; k < 3; ++k) {
-        sum += weights[k] * attributes[static_cast<std::int64_t>(corners[k]) * channels + c];
-      }
-      out[c] = sum;
-    }
+    interpolate(mesh.faces, &face_ids[pixel], &barycentrics[3 * pixel], 1, attributes, channels,
+                image + pixel * static_cast<std::size_t>(channels));
   }
 }
 

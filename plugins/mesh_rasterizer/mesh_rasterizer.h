@@ -27,6 +27,11 @@ struct Mesh {
 void rasterize(const Mesh& mesh, int width, int height, std::int32_t* face_ids, float* barycentrics,
                float* depth);
 
+// out [count, channels] = attributes [vertex_count, channels] at count places of the mesh, each a
+// face and its barycentrics [count, 3].
+void interpolate(const std::int32_t* faces, const std::int32_t* face_ids, const float* barycentrics,
+                 std::int64_t count, const float* attributes, int channels, float* out);
+
 // image [height, width, channels] holds the background on entry; pixels that the mesh covers are
 // overwritten with attributes [vertex_count, channels] interpolated over the nearest triangle.
 void render_attributes(const Mesh& mesh, const float* attributes, int channels, int width,

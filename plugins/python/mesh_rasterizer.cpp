@@ -26,6 +26,16 @@ void rasterize(Positions positions, Faces faces, Array<std::int32_t, nb::shape<-
                              barycentrics.data(), depth.data());
 }
 
+void interpolate(Faces faces, Array<const std::int32_t, nb::shape<-1>> face_ids,
+                 Array<const float, nb::shape<-1, 3>> barycentrics,
+                 Array<const float, nb::shape<-1, -1>> attributes,
+                 Array<float, nb::shape<-1, -1>> out) {
+  nb::gil_scoped_release release;
+  talksplat::mesh::interpolate(faces.data(), face_ids.data(), barycentrics.data(),
+                               static_cast<std::int64_t>(face_ids.shape(0)), attributes.data(),
+                               static_cast<int>(attributes.shape(1)), out.data());
+}
+
 void render_attributes(Positions positions, Faces faces,
                        Array<const float, nb::shape<-1, -1>> attributes,
                        Array<float, nb::shape<-1, -1, -1>> image) {
@@ -42,6 +52,8 @@ void bind_mesh_rasterizer(nb::module_& module) {
   module.attr("mesh_max_coordinate") = talksplat::mesh::kMaxCoordinate;
   module.def("mesh_rasterize", &rasterize, "positions"_a, "faces"_a, "face_ids"_a, "barycentrics"_a,
              "depth"_a);
+  module.def("mesh_interpolate", &interpolate, "faces"_a, "face_ids"_a, "barycentrics"_a,
+             "attributes"_a, "out"_a);
   module.def("mesh_render_attributes", &render_attributes, "positions"_a, "faces"_a, "attributes"_a,
              "image"_a);
 }

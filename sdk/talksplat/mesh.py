@@ -46,6 +46,45 @@ def rasterize_mesh(
     return face_ids, barycentrics, depth
 
 
+def interpolate(
+    faces: ArrayLike, face_ids: ArrayLike, barycentrics: ArrayLike, attributes: ArrayLike
+) -> FloatArray:
+    """Per-vertex attributes at places of the mesh, such as the covered pixels of an image.
+
+    Args:
+        faces: [F,3] vertex indices.
+        face_ids: [N] the face of every place, 0..F-1.
+        barycentrics: [N,3].
+        attributes: [V,D] float32.
+
+    Returns:
+        [N,D] float32.
+
+    Raises:
+        InputError: shapes do not belong together, or an index is out of range.
+    """
+    faces = np.ascontiguousarray(faces, np.int32)
+    face_ids = np.ascontiguousarray(face_ids, np.int32)
+    barycentrics = np.ascontiguousarray(barycentrics, np.float32)
+    attributes = np.ascontiguousarray(attributes, np.float32)
+    if faces.ndim != 2 or faces.shape[1] != 3 or attributes.ndim != 2:
+        raise InputError(
+            f"faces must be [F,3] and attributes [V,D], found {faces.shape} and {attributes.shape}."
+        )
+    if face_ids.ndim != 1 or barycentrics.shape != (len(face_ids), 3):
+        raise InputError(
+            "face_ids must be [N] and barycentrics [N,3], found "
+            f"{face_ids.shape} and {barycentrics.shape}."
+        )
+    if faces.size and not (faces.min() >= 0 and faces.max() < len(attributes)):
+        raise InputError(f"faces must index {len(attributes)} vertices.")
+    if face_ids.size and not (face_ids.min() >= 0 and face_ids.max() < len(faces)):
+        raise InputError(f"face_ids must lie in 0..{len(faces) - 1}; leave out empty pixels.")
+    out = np.empty((len(face_ids), attributes.shape[1]), np.float32)
+    _native.mesh_interpolate(faces, face_ids, barycentrics, attributes, out)
+    return out
+
+
 def render_attributes(
     positions: ArrayLike,
     faces: ArrayLike,
