@@ -194,12 +194,12 @@ def test_export_and_verify_say_how_to_install_the_extra(
 BLOCKER = """
 import sys
 from importlib.machinery import PathFinder
-class Blind:
-    @staticmethod
-    def find_spec(name, path=None, target=None):
+class Blind(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
         if name.partition(".")[0] in {"torch", "onnx", "onnxscript", "talksplat_export", "PIL"}:
             return None
-        return PathFinder.find_spec(name, path, target)
+        return super().find_spec(name, path, target)
 sys.meta_path[sys.meta_path.index(PathFinder)] = Blind
 """
 
