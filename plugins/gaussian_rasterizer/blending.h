@@ -32,4 +32,31 @@ TALKSPLAT_HOST_DEVICE T exponent(T dx, T dy, T l0, T l1, T l2, T log2_opacity) {
   return negative_multiply_add(u1, u1, negative_multiply_add(u0, u0, log2_opacity));
 }
 
+// Sums over pixels of g, g u0, g u1, g u0^2, g u0 u1, g u1^2 where g = dL/d ln(alpha).
+template <class T>
+struct Moments {
+  T one, u0, u1, u00, u01, u11;
+};
+
+inline constexpr float kLn2 = 0.693147181f;
+
+// Gradients of the mean on the image and of the rows of A, whose A A^T + low pass the factor belongs
+// to. With u = L d and cov^-1 = 2 ln2 L^T L: dL/dcov = 2 ln2^2 L^T (sum g u u^T) L. It is multiplied
+// with A from the right, L A first, because both are large along a thin splat and L A is not.
+template <class T>
+TALKSPLAT_HOST_DEVICE void cholesky_backward(const Cholesky<T>& factor, const Moments<T>& moments,
+                                             const T rows[6], ProjectionGradient<T>& grad) {
+  const T twice = T(2.0f * kLn2), square = T(4.0f * kLn2 * kLn2);
+  grad.x = twice * factor.l0 * moments.u0;
+  grad.y = twice * (factor.l1 * moments.u0 + factor.l2 * moments.u1);
+  for (int column = 0; column < 3; ++column) {
+    const T p = factor.l0 * rows[column] + factor.l1 * rows[3 + column];
+    const T q = factor.l2 * rows[3 + column];
+    const T s = square * (moments.u00 * p + moments.u01 * q);
+    const T t = square * (moments.u01 * p + moments.u11 * q);
+    grad.rows[column] = factor.l0 * s;
+    grad.rows[3 + column] = factor.l1 * s + factor.l2 * t;
+  }
+}
+
 }  // namespace talksplat

@@ -120,15 +120,16 @@ TALKSPLAT_HOST_DEVICE Projection<T> project(const T mean[3], const T quat[4], co
   return out;
 }
 
-// Gradients of a loss with respect to what `project` returned.
+// Gradients of a loss with respect to what `project` returned; those of the covariance stand for it
+// as gradients of `rows`, whose A A^T it is (see cholesky_backward in blending.h).
 template <class T>
 struct ProjectionGradient {
   T x, y, depth;
-  T xx, xy, yy;  // xy: of the one number that stands at both places of the covariance
+  T rows[6];
   T compensation_square;
 };
 
-// Adds to nothing: writes the gradients of mean, quat and scale of one camera.
+// Writes the gradients of mean, quat and scale of one camera.
 template <class T>
 TALKSPLAT_HOST_DEVICE void project_backward(const Projection<T>& projected,
                                             const ProjectionTape<T>& tape, const T quat[4],
@@ -139,23 +140,25 @@ TALKSPLAT_HOST_DEVICE void project_backward(const Projection<T>& projected,
   const T* a = tape.rows;
   const T* b = tape.rows + 3;
 
-  // compensation_square = sharp / det, det = sharp + low_pass (aa + bb) + low_pass^2.
-  const T inverse_determinant = T(1.0f) / projected.determinant;
-  const T ratio = projected.compensation_square;
-  const T grad_sharp = grad.compensation_square * inverse_determinant * (T(1.0f) - ratio);
-  const T grad_trace =
-      T(0.0f) - grad.compensation_square * inverse_determinant * ratio * T(rules.low_pass);
-  // sharp = aa bb - ab^2
-  const T aa = projected.xx - T(rules.low_pass);
-  const T bb = projected.yy - T(rules.low_pass);
-  const T grad_aa = grad.xx + grad_trace + grad_sharp * bb;
-  const T grad_bb = grad.yy + grad_trace + grad_sharp * aa;
-  const T grad_ab = grad.xy - T(2.0f) * grad_sharp * projected.xy;
-
   T grad_rows[6];
-  for (int column = 0; column < 3; ++column) {
-    grad_rows[column] = T(2.0f) * grad_aa * a[column] + grad_ab * b[column];
-    grad_rows[3 + column] = T(2.0f) * grad_bb * b[column] + grad_ab * a[column];
+  for (int i = 0; i < 6; ++i) grad_rows[i] = grad.rows[i];
+  if (rules.antialiased) {
+    // ratio = sharp / det, det = sharp + low_pass (aa + bb) + low_pass^2, sharp = aa bb - ab^2
+    const T inverse_determinant = T(1.0f) / projected.determinant;
+    const T ratio = projected.compensation_square;
+    const T grad_sharp = grad.compensation_square * inverse_determinant * (T(1.0f) - ratio);
+    const T grad_trace =
+        T(0.0f) - grad.compensation_square * inverse_determinant * ratio * T(rules.low_pass);
+    const T aa = projected.xx - T(rules.low_pass);
+    const T bb = projected.yy - T(rules.low_pass);
+    for (int column = 0; column < 3; ++column) {
+      const T across_a = bb * a[column] - projected.xy * b[column];
+      const T across_b = aa * b[column] - projected.xy * a[column];
+      grad_rows[column] =
+          grad_rows[column] + T(2.0f) * (grad_trace * a[column] + grad_sharp * across_a);
+      grad_rows[3 + column] =
+          grad_rows[3 + column] + T(2.0f) * (grad_trace * b[column] + grad_sharp * across_b);
+    }
   }
 
   // rows = (J W) R S

@@ -69,17 +69,19 @@ struct Frame {
   ImageView background;  // row == column == 0 for one colour per camera
 };
 
-// Gradients of the outputs of one camera, and room for those of every instance.
+// A record of sums over pixels: six moments of g = dL/d ln(alpha), padded to eight, then the gradients
+// of the blended values, padded to a multiple of eight.
+inline constexpr int kMoments = 8;
+
+inline int record_size(int channels) { return kMoments + (channels + 7) / 8 * 8; }
+
+// Gradients of the outputs of one camera, and room for the records of every instance. In them the
+// moments are of (1, x, y, x^2, x y, y^2) from the centre of the tile.
 struct FrameGradients {
   ImageView colors;
   ImageView alphas;
-  float* instances;     // [instances, stride]: the moments below, then channels
-  int stride;
+  float* records;
 };
-
-// Per instance, over the pixels of a tile: sums of g, g dx, g dy, g dx^2, g dx dy, g dy^2, where
-// g = dL/d ln(alpha).
-inline constexpr int kMoments = 6;
 
 // Gradients of the Gaussians; each camera adds its own.
 struct GaussianGradients {
@@ -109,9 +111,11 @@ struct Kernels {
   int64_t (*project)(const Frame&, int64_t begin, int64_t end, Splat* out, uint32_t* bad);
   void (*blend_tile)(const Frame&, int tile, Scratch&);
   void (*blend_tile_backward)(const Frame&, const FrameGradients&, int tile, Scratch&);
-  // `moments` [N, stride] by rank, summed over instances, for splats [begin, end).
-  void (*project_backward)(const Frame&, const float* moments, int stride, int64_t begin,
-                           int64_t end, const GaussianGradients&);
+  // Adds an instance's record to `sum`, whose moments are of (1, u0, u1, ...), see blending.h.
+  void (*add_record)(const Splat&, int tile_x, int tile_y, const float* record, int size, float* sum);
+  // `records` by rank, summed over instances, of splats [begin, end).
+  void (*project_backward)(const Frame&, const float* records, int64_t begin, int64_t end,
+                           const GaussianGradients&);
   // One row of a strided image of three channels -> truncated bytes, interleaved.
   void (*to_uint8)(const float* image, ptrdiff_t column, ptrdiff_t channel,
                    int width, uint8_t* out);

@@ -507,16 +507,56 @@ inline Float load_block(const ImageView& image, const Tile& tile, int block, int
   return out;
 }
 
-void blend_tile_backward(const Frame& frame, const FrameGradients& gradients, int index,
-                         Scratch& scratch) {
+// Eight floats whatever the instruction set: the width of a record's parts.
+using Octet = float __attribute__((vector_size(32)));
+
+TALKSPLAT_HOST_DEVICE Octet load_octet(const float* p) {
+  Octet out;
+  std::memcpy(&out, p, sizeof(out));
+  return out;
+}
+
+// For k in [0, count): records[queue[k]][0..8) += sum over lanes of values[k][lane] * matrix[lane].
+// Four rows at a time, so that the sums do not wait for each other.
+inline void add_products(const float* values, const float* matrix, int matrix_stride,
+                         const uint32_t* queue, int count, float* records, int record_stride) {
+  const auto add = [&](int k, Octet sum) {
+    float* record = records + static_cast<size_t>(queue[k]) * record_stride;
+    sum += load_octet(record);
+    std::memcpy(record, &sum, sizeof(sum));
+  };
+  int k = 0;
+  for (; k + 4 <= count; k += 4) {
+    Octet sums[4] = {};
+    const float* rows = values + k * kLanes;
+#pragma GCC unroll 16
+    for (int lane = 0; lane < kLanes; ++lane) {
+      const Octet column = load_octet(matrix + lane * matrix_stride);
+      for (int i = 0; i < 4; ++i) sums[i] += rows[i * kLanes + lane] * column;
+    }
+    for (int i = 0; i < 4; ++i) add(k + i, sums[i]);
+  }
+  for (; k < count; ++k) {
+    Octet sum = {};
+    for (int lane = 0; lane < kLanes; ++lane) {
+      sum += values[k * kLanes + lane] * load_octet(matrix + lane * matrix_stride);
+    }
+    add(k, sum);
+  }
+}
+
+template <int kChannels>  // 0: any number
+void blend_tile_backward_of(const Frame& frame, const FrameGradients& gradients, int index,
+                            Scratch& scratch) {
   const Tile tile = locate(frame, index);
   const uint32_t count = tile.end - tile.begin;
   if (count == 0) return;
   const Limits limits = limits_of(frame.rules);
   const BlockBoxes boxes = block_boxes();
-  const int channels = frame.channels;
-  float* records = gradients.instances + static_cast<size_t>(tile.begin) * gradients.stride;
-  std::memset(records, 0, sizeof(float) * count * gradients.stride);
+  const int channels = kChannels > 0 ? kChannels : frame.channels;
+  const int size = record_size(channels), padded = size - kMoments;
+  float* records = gradients.records + static_cast<size_t>(tile.begin) * size;
+  std::memset(records, 0, sizeof(float) * count * size);
 
   Splat* splats = scratch.splats.reserve(count);
   uint32_t* masks = scratch.masks.reserve(count);
@@ -524,18 +564,22 @@ void blend_tile_backward(const Frame& frame, const FrameGradients& gradients, in
   // Per splat of the queue: alpha, then g; transmittance, then weight.
   float* alphas = scratch.weights.reserve(static_cast<size_t>(count) * kLanes);
   float* weights = scratch.products.reserve(static_cast<size_t>(count) * kLanes);
-  float* seeds = scratch.accumulators.reserve(static_cast<size_t>(channels) * kLanes);
+  // dL/d image of a block: by channel and lane, and by lane and channel.
+  float* seeds = scratch.accumulators.reserve(static_cast<size_t>(channels + padded) * kLanes);
+  float* seed_rows = seeds + channels * kLanes;
+  std::memset(seed_rows, 0, sizeof(float) * padded * kLanes);
+  alignas(32) float monomials[kLanes * kMoments];
   const uint32_t inside = blocks_inside(tile);
   stage(frame, tile, tile.begin, tile.end, boxes, inside, splats, masks);
   const Float zero(0.0f), one(1.0f);
   for (int block = 0; block < kBlocks; ++block) {
     if ((inside >> block & 1) == 0) continue;
-    const int size = select_splats(masks, static_cast<int>(count), block, queue);
-    if (size == 0) continue;
+    const int selected = select_splats(masks, static_cast<int>(count), block, queue);
+    if (selected == 0) continue;
     const Centres centres = block_centres(block);
     Pixels pixels = {one, all_lanes()};
     int kept = 0;
-    for (int at = 0; at < size; ++at) {
+    for (int at = 0; at < selected; ++at) {
       const Float before = pixels.transmittance;
       const Blend step = blend(splats[queue[at]], centres, limits, pixels);
       store(alphas + kept * kLanes, step.alpha);
@@ -549,6 +593,7 @@ void blend_tile_backward(const Frame& frame, const FrameGradients& gradients, in
     for (int c = 0; c < channels; ++c) {
       const Float seed = load_block(gradients.colors, tile, block, c);
       store(seeds + c * kLanes, seed);
+      for (int lane = 0; lane < kLanes; ++lane) seed_rows[lane * padded + c] = seed.v[lane];
       const bool is_depth = frame.with_depth && c == channels - 1;
       if (frame.background.data != nullptr && !is_depth) {
         behind = multiply_add(seed, load_block(frame.background, tile, block, c), behind);
@@ -556,36 +601,67 @@ void blend_tile_backward(const Frame& frame, const FrameGradients& gradients, in
     }
     Float suffix = behind * pixels.transmittance;  // of all that lies behind splat `at`
     for (int at = kept - 1; at >= 0; --at) {
-      const float* values = values_of(frame, splats[queue[at]]);
+      const Splat& splat = splats[queue[at]];
+      const float* values = kChannels > 0 ? splat.values : values_of(frame, splat);
       Float through = zero;  // dL/d weight
       for (int c = 0; c < channels; ++c) {
         through = multiply_add(load(seeds + c * kLanes), Float(values[c]), through);
       }
       const Float alpha = load(alphas + at * kLanes), before = load(weights + at * kLanes);
       const Float weight = alpha * before;
-      const Float clamped_out =
-          select(alpha < limits.max_alpha, alpha, zero);  // the clamp passes no gradient
-      const Float g = (before * through - suffix / (one - alpha)) * clamped_out;
+      // alpha (before through - suffix / (1 - alpha)); the clamp of alpha passes no gradient.
+      const Float g = select(alpha < limits.max_alpha,
+                             negative_multiply_add(suffix, alpha / (one - alpha), weight * through),
+                             zero);
       suffix = multiply_add(weight, through, suffix);
       store(alphas + at * kLanes, g);
       store(weights + at * kLanes, weight);
     }
-    for (int at = 0; at < kept; ++at) {
-      const Splat& splat = splats[queue[at]];
-      float* record = records + static_cast<size_t>(queue[at]) * gradients.stride;
-      const Float dx = centres.x - Float(splat.x), dy = centres.y - Float(splat.y);
-      const Float g = load(alphas + at * kLanes), weight = load(weights + at * kLanes);
-      const Float gx = g * dx, gy = g * dy;
-      record[0] += sum(g);
-      record[1] += sum(gx);
-      record[2] += sum(gy);
-      record[3] += sum(gx * dx);
-      record[4] += sum(gx * dy);
-      record[5] += sum(gy * dy);
-      for (int c = 0; c < channels; ++c) {
-        record[kMoments + c] += sum(weight * load(seeds + c * kLanes));
-      }
+    for (int lane = 0; lane < kLanes; ++lane) {
+      const float x = centres.x.v[lane] - 0.5f * kTileSize, y = centres.y.v[lane] - 0.5f * kTileSize;
+      const float row[kMoments] = {1.0f, x, y, x * x, x * y, y * y, 0.0f, 0.0f};
+      std::memcpy(monomials + lane * kMoments, row, sizeof(row));
     }
+    add_products(alphas, monomials, kMoments, queue, kept, records, size);
+    for (int c = 0; c < padded; c += 8) {
+      add_products(weights, seed_rows + c, padded, queue, kept, records + kMoments + c, size);
+    }
+  }
+}
+
+void blend_tile_backward(const Frame& frame, const FrameGradients& gradients, int tile,
+                         Scratch& scratch) {
+  switch (frame.channels) {
+    case 1: return blend_tile_backward_of<1>(frame, gradients, tile, scratch);
+    case 2: return blend_tile_backward_of<2>(frame, gradients, tile, scratch);
+    case 3: return blend_tile_backward_of<3>(frame, gradients, tile, scratch);
+    case 4: return blend_tile_backward_of<4>(frame, gradients, tile, scratch);
+    default: return blend_tile_backward_of<0>(frame, gradients, tile, scratch);
+  }
+}
+
+// In a tile u = c + l0 x + l1 y with c the value at its centre, so that nothing large cancels along
+// thin splats.
+void add_record(const Splat& splat, int tile_x, int tile_y, const float* record, int size,
+                float* sum) {
+  const float x = tile_x * kTileSize + 0.5f * kTileSize - splat.x;
+  const float y = tile_y * kTileSize + 0.5f * kTileSize - splat.y;
+  const float l0 = splat.l0, l1 = splat.l1, l2 = splat.l2;
+  const float c0 = l0 * x + l1 * y, c1 = l2 * y;
+  const float* m = record;
+  const float p0 = l0 * m[1] + l1 * m[2], p1 = l2 * m[2];  // sums of g (u - c)
+  const float p00 = l0 * l0 * m[3] + 2.0f * l0 * l1 * m[4] + l1 * l1 * m[5];
+  const float p01 = l2 * (l0 * m[4] + l1 * m[5]);
+  const float p11 = l2 * l2 * m[5];
+  sum[0] += m[0];
+  sum[1] += p0 + c0 * m[0];
+  sum[2] += p1 + c1 * m[0];
+  sum[3] += p00 + c0 * (2.0f * p0 + c0 * m[0]);
+  sum[4] += p01 + c0 * p1 + c1 * (p0 + c0 * m[0]);
+  sum[5] += p11 + c1 * (2.0f * p1 + c1 * m[0]);
+  for (int at = kMoments; at < size; at += 8) {
+    const Octet total = load_octet(sum + at) + load_octet(record + at);
+    std::memcpy(sum + at, &total, sizeof(total));
   }
 }
 
@@ -619,49 +695,54 @@ inline void sh_backward(const Frame& frame, int64_t id, const float* grad_color,
   }
 }
 
-void project_backward_range(const Frame& frame, const float* moments, int stride, int64_t begin,
-                            int64_t end, const GaussianGradients& out) {
+void project_backward_range(const Frame& frame, const float* records, int64_t begin, int64_t end,
+                            const GaussianGradients& out) {
   const Gaussians& g = *frame.gaussians;
   const Rules& rules = frame.rules;
   const int colors = frame.channels - (frame.with_depth ? 1 : 0);
-  for (int64_t rank = begin; rank < end; ++rank) {
-    const int64_t id = frame.splats[rank].id;
-    const float* m = moments + rank * stride;
-    ProjectionTape<float> tape;
-    const Projection<float> p =
-        project<float>(g.means + 3 * id, g.quats + 4 * id, g.scales + 3 * id, frame.camera, rules, tape);
-    // ln(alpha) = ln(opacity) + ln(compensation) - (A dx^2 + 2 B dx dy + C dy^2) / 2
-    const float inverse = 1.0f / p.determinant;
-    const float A = p.yy * inverse, B = -p.xy * inverse, C = p.xx * inverse;
-    const float grad_A = -0.5f * m[3], grad_B = -m[4], grad_C = -0.5f * m[5];
-    ProjectionGradient<float> grad;
-    grad.x = A * m[1] + B * m[2];
-    grad.y = B * m[1] + C * m[2];
-    grad.depth = frame.with_depth ? m[kMoments + colors] : 0.0f;
-    // d(inverse) = -inverse d(cov) inverse
-    const float t00 = A * grad_A + 0.5f * B * grad_B, t01 = B * grad_A + 0.5f * C * grad_B;
-    const float t10 = 0.5f * A * grad_B + B * grad_C, t11 = 0.5f * B * grad_B + C * grad_C;
-    grad.xx = -(t00 * A + t10 * B);
-    grad.yy = -(t01 * B + t11 * C);
-    grad.xy = -(t00 * B + t10 * C) - (t01 * A + t11 * B);
-    grad.compensation_square = 0.0f;
-    if (rules.antialiased && p.compensation_square > rules.compensation_floor()) {
-      grad.compensation_square = 0.5f * m[0] / p.compensation_square;
-    }
-    float grad_mean[3], grad_quat[4], grad_scale[3];
-    project_backward<float>(p, tape, g.quats + 4 * id, g.scales + 3 * id, frame.camera, rules, grad,
-                            grad_mean, grad_quat, grad_scale);
-    out.opacities[id] += m[0] / g.opacities[id];
-    if (colors > 0) {
-      if (g.sh_degree >= 0) {
-        sh_backward(frame, id, m + kMoments, out.colors, grad_mean);
+  const int size = record_size(frame.channels);
+  for (int64_t first = begin; first < end; first += kLanes) {
+    const int count = end - first < kLanes ? static_cast<int>(end - first) : kLanes;
+    int64_t ids[kLanes];
+    for (int lane = 0; lane < count; ++lane) ids[lane] = frame.splats[first + lane].id;
+    const auto gather = [&](const float* p, int stride, int offset) {
+      Float values(1.0f);
+      for (int lane = 0; lane < count; ++lane) values.v[lane] = p[stride * ids[lane] + offset];
+      return values;
+    };
+    const auto record = [&](int offset) {
+      return load_strided(records + first * size + offset, size, count);
+    };
+    Float mean[3], quat[4], scale[3];
+    for (int axis = 0; axis < 3; ++axis) mean[axis] = gather(g.means, 3, axis);
+    for (int axis = 0; axis < 4; ++axis) quat[axis] = gather(g.quats, 4, axis);
+    for (int axis = 0; axis < 3; ++axis) scale[axis] = gather(g.scales, 3, axis);
+    ProjectionTape<Float> tape;
+    const Projection<Float> p = project(mean, quat, scale, frame.camera, rules, tape);
+    const Moments<Float> moments = {record(0), record(1), record(2), record(3), record(4), record(5)};
+    ProjectionGradient<Float> grad;
+    cholesky_backward(cholesky(p), moments, tape.rows, grad);
+    grad.depth = frame.with_depth ? record(kMoments + colors) : Float(0.0f);
+    // ln(alpha) holds ln(compensation) = ln(ratio) / 2 unless the floor does.
+    grad.compensation_square =
+        select(Float(rules.compensation_floor()) < p.compensation_square,
+               Float(0.5f) * moments.one / p.compensation_square, Float(0.0f));
+    Float grad_mean[3], grad_quat[4], grad_scale[3];
+    project_backward(p, tape, quat, scale, frame.camera, rules, grad, grad_mean, grad_quat,
+                     grad_scale);
+    for (int lane = 0; lane < count; ++lane) {
+      const int64_t id = ids[lane];
+      const float* grad_values = records + (first + lane) * size + kMoments;
+      for (int axis = 0; axis < 3; ++axis) out.means[3 * id + axis] += grad_mean[axis].v[lane];
+      for (int axis = 0; axis < 4; ++axis) out.quats[4 * id + axis] += grad_quat[axis].v[lane];
+      for (int axis = 0; axis < 3; ++axis) out.scales[3 * id + axis] += grad_scale[axis].v[lane];
+      out.opacities[id] += moments.one.v[lane] / g.opacities[id];
+      if (colors > 0 && g.sh_degree >= 0) {
+        sh_backward(frame, id, grad_values, out.colors, out.means + 3 * id);
       } else {
-        for (int c = 0; c < colors; ++c) out.colors[id * g.color_channels + c] += m[kMoments + c];
+        for (int c = 0; c < colors; ++c) out.colors[id * g.color_channels + c] += grad_values[c];
       }
     }
-    for (int axis = 0; axis < 3; ++axis) out.means[3 * id + axis] += grad_mean[axis];
-    for (int axis = 0; axis < 4; ++axis) out.quats[4 * id + axis] += grad_quat[axis];
-    for (int axis = 0; axis < 3; ++axis) out.scales[3 * id + axis] += grad_scale[axis];
   }
 }
 

@@ -232,9 +232,8 @@ void rasterize_backward(const Kernels& kernels, int threads, const Gaussians& ga
   FrameGradients gradients;
   gradients.colors = grad_colors;
   gradients.alphas = grad_alphas;
-  gradients.stride = kMoments + frame.channels;
-  const size_t stride = gradients.stride;
-  gradients.instances = workspace.instance_gradients.reserve(view.instance_count * stride);
+  const int size = record_size(frame.channels);
+  gradients.records = workspace.instance_records.reserve(static_cast<size_t>(view.instance_count) * size);
   ThreadPool& pool = thread_pool();
   std::atomic<int> next_tile{0};
   pool.run(threads, [&](int worker) {
@@ -244,7 +243,7 @@ void rasterize_backward(const Kernels& kernels, int threads, const Gaussians& ga
   });
 
   // Walks the instances of every splat as the binning did, so that each sum has one fixed order.
-  float* moments = workspace.moments.reserve(view.visible * stride);
+  float* records = workspace.records.reserve(static_cast<size_t>(view.visible) * size);
   const int chunks = view.chunks;
   uint32_t* cursors = view.cursors.data();
   for (int tile = 0; tile < tiles; ++tile) {
@@ -260,14 +259,16 @@ void rasterize_backward(const Kernels& kernels, int threads, const Gaussians& ga
       uint32_t* cursor = cursors + static_cast<size_t>(chunk) * tiles;
       const Span span = chunk_of(view.visible, chunks, chunk);
       for (int64_t rank = span.begin; rank < span.end; ++rank) {
-        float* sums = moments + rank * stride;
-        std::memset(sums, 0, sizeof(float) * stride);
-        for_each_tile(frame.splats[rank], frame.tiles_x, [&](int tile) {
-          const float* record = gradients.instances + cursor[tile]++ * stride;
-          for (size_t i = 0; i < stride; ++i) sums[i] += record[i];
+        const Splat& splat = frame.splats[rank];
+        float* sum = records + rank * size;
+        std::memset(sum, 0, sizeof(float) * size);
+        for_each_tile(splat, frame.tiles_x, [&](int tile) {
+          kernels.add_record(splat, tile % frame.tiles_x, tile / frame.tiles_x,
+                             gradients.records + static_cast<size_t>(cursor[tile]++) * size, size,
+                             sum);
         });
       }
-      kernels.project_backward(frame, moments, static_cast<int>(stride), span.begin, span.end, out);
+      kernels.project_backward(frame, records, span.begin, span.end, out);
     }
   });
 }

@@ -33,8 +33,8 @@ class Workspace {
  public:
   std::vector<View> views;
   std::vector<Scratch> scratch;
-  Buffer<float> instance_gradients;
-  Buffer<float> moments;
+  Buffer<float> instance_records;
+  Buffer<float> records;
 };
 
 struct Request {
