@@ -153,6 +153,15 @@ def test_doctor_finds_this_installation_whole(
     assert "backend onnxruntime-cpu: usable" in printed
 
 
+def test_square_brackets_are_printed_as_they_are(
+    own_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = own_bundle.rename(own_bundle.parent / "a[bold]da.avatar")
+    assert main(["inspect", str(path)]) == 0
+    assert main(["doctor", str(path)]) == 0
+    assert capsys.readouterr().out.count("a[bold]da.avatar") == 2
+
+
 def test_doctor_names_what_is_broken_and_the_fix(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,7 +11,8 @@ from rich.table import Table
 
 Item = TypeVar("Item")
 
-console = Console(soft_wrap=True)
+# Without markup: names and paths may hold square brackets.
+console = Console(soft_wrap=True, markup=False, highlight=False)
 
 
 def track(items: Iterable[Item], description: str, total: int) -> Iterator[Item]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from rich.text import Text
+
 from talksplat.cli.console import console
 from talksplat.doctor import Check, examine
 from talksplat.errors import BackendError
 
-_MARKS = {"ok": "[green]ok    [/]", "absent": "[yellow]absent[/]", "broken": "[red]broken[/]"}
+_STYLES = {"ok": "green", "absent": "yellow", "broken": "red"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,5 +44,8 @@ def execute(args: argparse.Namespace) -> None:
 
 
 def _print(check: Check) -> None:
-    fix = f"  [bold]→ {check.fix}[/]" if check.fix else ""
-    console.print(f"{_MARKS[check.status]} {check.name}: {check.found}{fix}", highlight=False)
+    line = Text(f"{check.status:6}", _STYLES[check.status])
+    line.append(f" {check.name}: {check.found}", "default")
+    if check.fix:
+        line.append(f"  → {check.fix}", "bold default")
+    console.print(line)
