@@ -13,10 +13,9 @@ SPEECH := samples/speech/demo.wav
 
 demo: $(VENV)/.installed
 	mkdir -p out
-	$(BIN)/talksplat export $(CHECKPOINT) -o out/ada.avatar --force
-	$(BIN)/talksplat verify out/ada.avatar --checkpoint $(CHECKPOINT)
-	$(BIN)/talksplat run out/ada.avatar $(SPEECH) -o out/ada.mp4 --contact-sheet out/ada.png
-	$(BIN)/talksplat bench out/ada.avatar --audio $(SPEECH) --json out/bench.json
+	$(BIN)/talksplat export $(CHECKPOINT) -o out/ada.avatar --overwrite
+	$(BIN)/talksplat verify out/ada.avatar $(CHECKPOINT)
+	$(BIN)/talksplat demo out/ada.avatar $(SPEECH) -o out
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest
