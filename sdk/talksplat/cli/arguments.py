@@ -44,6 +44,16 @@ def add_scene(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_probe(parser: argparse.ArgumentParser) -> None:
+    """On what parity is measured."""
+    parser.add_argument(
+        "--probe",
+        type=Path,
+        metavar="SPEECH",
+        help="sound file to measure parity on (default: a second of made-up vowels)",
+    )
+
+
 def load_avatar(args: argparse.Namespace) -> Avatar:
     """The avatar that :func:`add_avatar` and :func:`add_runtime` ask for."""
     return load(args.avatar, backend=args.backend, threads=args.threads)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from talksplat.bundle import Bundle
 from talksplat.cli import arguments
+from talksplat.cli.console import console, step_progress
 from talksplat.cli.inspect import print_parity
 from talksplat.cli.lab import import_lab
 
@@ -16,8 +18,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "checkpoint", type=Path, metavar="CHECKPOINT", help="the checkpoint it was made from"
     )
+    arguments.add_probe(parser)
 
 
 def execute(args: argparse.Namespace) -> None:
     """Measure again and print; beyond the manifest's tolerances it is an error."""
-    print_parity(import_lab("verify").verify_bundle(args.avatar, args.checkpoint))
+    verify, parity = import_lab("verify"), import_lab("parity")
+    with step_progress() as progress:
+        measured = verify.measure_bundle(
+            args.avatar, args.checkpoint, speech=args.probe, progress=progress
+        )
+    print_parity(measured)
+    parity.check_parity(measured, Bundle.open(args.avatar).manifest.tolerances)
+    console.print(f"{args.avatar}: computes what {args.checkpoint} computes")
