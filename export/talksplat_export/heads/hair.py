@@ -1,0 +1,208 @@
+"""Hair: a sculpted shell over the scalp and a curtain below it, one topology for every style.
+
+Rows run from the crown along the strands, so that the columns of the grid are the strands'
+direction for shading. A bald head keeps the shell inside its skull.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from talksplat_export.heads.features import ring_index
+from talksplat_export.heads.identity import HairStyle, Identity
+from talksplat_export.heads.model import Region
+from talksplat_export.heads.parts import Chart, Part, bell, grid_part, smoothstep
+from talksplat_export.heads.sculpture import Sculpture
+
+Array = NDArray[np.float64]
+
+HAIR_CHART = Chart(0.702, 0.002, 0.998, 0.328)
+SEGMENTS = 80
+CAP_ROWS = 18
+CURTAIN_ROWS = 10
+RETURN_ROWS = 3
+ROWS = CAP_ROWS + CURTAIN_ROWS + RETURN_ROWS
+SCALP_CENTER = np.array([0.0, 25.0, -12.0])
+
+# Hairline: degrees around from the front, degrees down from the crown.
+HAIRLINE = np.array(
+    [(0, 58), (18, 57), (34, 59), (48, 66), (60, 76), (72, 86), (84, 96), (95, 96), (106, 101),
+     (118, 118), (135, 131), (155, 136), (180, 137)], float
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A hair style: thicknesses in mm."""
+
+    top: float
+    sides: float
+    nape: float
+    quiff: float = 0.0  # extra at the front
+    locks: float = 1.0  # depth of the grooves between locks
+    curl: float = 0.0  # depth of bumps
+    length: float | None = None  # height at which the curtain ends
+    fullness: float = 0.0  # the curtain's distance from the head
+    bun: bool = False
+    recede: float = 0.0  # degrees that the hairline stands higher
+
+
+CUTS: dict[HairStyle, Cut | None] = {
+    "bald": None,
+    "short": Cut(top=13, sides=6.5, nape=4, quiff=9, locks=1.5),
+    "crop": Cut(top=6, sides=4, nape=3, locks=0.5, curl=0.7, recede=2),
+    "bob": Cut(top=12, sides=14, nape=14, quiff=4, locks=1.6, length=-84.0, fullness=17),
+    "bun": Cut(top=6, sides=4.5, nape=5, quiff=2, locks=0.9, bun=True),
+    "curls": Cut(top=26, sides=22, nape=16, quiff=2, locks=0.0, curl=3.4),
+}
+
+
+@lru_cache(maxsize=1)
+def hair_part() -> Part:
+    return grid_part(ring_index(ROWS, SEGMENTS, pole=True), HAIR_CHART, Region.HAIR)
+
+
+@lru_cache(maxsize=1)
+def strand_neighbours() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """For every hair vertex the vertices before and after it along its strand."""
+    rows = ring_index(ROWS, SEGMENTS, pole=True)[:, :-1]
+    before = np.concatenate([rows[:1], rows[:-1]])
+    after = np.concatenate([rows[1:], rows[-1:]])
+    first = np.zeros(hair_part().vertex_count, np.int64)
+    second = first.copy()
+    first[rows], second[rows] = before, after
+    second[0] = rows[1, 0]
+    return first, second
+
+
+def hairline_degrees(around: Array, identity: Identity) -> Array:
+    """Degrees down from the crown at which hair ends, ``around`` in radians from the front."""
+    cut = CUTS[identity.hair_style]
+    degrees = np.degrees(np.abs(around))
+    line = np.interp(degrees, HAIRLINE[:, 0], HAIRLINE[:, 1])
+    # The table's corners are rounded off.
+    for shift in (-6, 6):
+        line = line + 0.5 * np.interp(np.abs(degrees + shift), HAIRLINE[:, 0], HAIRLINE[:, 1])
+    recede = cut.recede if cut else 0.0
+    return line / 2 - recede * bell(degrees, 60)
+
+
+def _noise_wave(around: Array, along: Array, seed: int) -> Array:
+    """Locks: ridges along the strands, -1..1, periodic around the head."""
+    rng = np.random.default_rng(seed)
+    total = np.zeros(np.broadcast(around, along).shape)
+    for waves, weight in ((5, 0.5), (8, 0.7), (13, 0.8), (17, 0.6)):
+        phase, twist = rng.uniform(0, 2 * np.pi), rng.uniform(-1.5, 1.5)
+        total += weight * np.cos(waves * around + phase + twist * along)
+    return total / 1.5
+
+
+def place_hair(identity: Identity) -> Array:
+    cut = CUTS[identity.hair_style]
+    around = np.pi + 2 * np.pi * np.arange(SEGMENTS) / SEGMENTS
+    around = np.arctan2(np.sin(around), np.cos(around))[None, :]
+    line = np.radians(hairline_degrees(around, identity))
+    along = np.arange(1, CAP_ROWS)[:, None] / (CAP_ROWS - 2)
+    spaced = np.minimum(along, 1.0)
+    polar = np.where(along <= 1.0, spaced**0.92 * line, line + np.radians(2.5))
+    direction = np.stack(
+        [
+            np.sin(polar) * np.sin(around),
+            np.cos(polar) + 0 * around,
+            np.sin(polar) * np.cos(around),
+        ],
+        -1,
+    )
+    sculpture = Sculpture(identity)
+    scalp = sculpture.surface(np.broadcast_to(SCALP_CENTER, direction.shape), direction)
+
+    if cut is None:
+        cap = scalp - 7.0 * direction
+        curtain = (
+            np.broadcast_to(cap[-1], (CURTAIN_ROWS + RETURN_ROWS, SEGMENTS, 3))
+            - 2.0 * direction[-1]
+        )
+        pole = cap[:1].mean(1)
+        return np.concatenate([pole, cap.reshape(-1, 3), curtain.reshape(-1, 3)])
+
+    down = np.degrees(polar)
+    thickness = cut.sides + (cut.top - cut.sides) * (1 - smoothstep(35, 75, down))
+    nape = smoothstep(90, 125, np.degrees(np.abs(around)))
+    thickness = thickness + (cut.nape - cut.sides) * nape * smoothstep(60, 110, down)
+    front = bell(np.degrees(around) - 10.0, 45)
+    thickness = thickness + cut.quiff * front * smoothstep(15, 42, down)
+    wave = _noise_wave(around, 2.5 * along, identity.seed + 1)
+    thickness = thickness + cut.locks * wave * smoothstep(0.1, 0.5, along)
+    if cut.curl:
+        bump = np.cos(15 * around + 2.0 * np.sin(9 * along)) * np.cos(
+            22 * along + 1.5 * np.sin(5 * around)
+        )
+        bump = bump + 0.6 * np.cos(9 * around + 31 * along)
+        thickness = thickness + cut.curl * bump * smoothstep(0.05, 0.25, along)
+    edge = np.sqrt(np.clip(1 - np.minimum(along, 1.0) ** 7, 0, 1))
+    has_curtain = np.zeros_like(around)
+    if cut.length is not None:
+        has_curtain = smoothstep(50, 66, np.degrees(np.abs(around)))
+        edge = edge + (1 - edge) * has_curtain
+    thickness = thickness * edge + np.where(along > 1, -4.0 * (1 - has_curtain), 0.6)
+    cap = scalp + thickness[..., None] * direction
+
+    # The curtain hangs from the cap's last row, on an ellipse around the neck.
+    rows = []
+    start = cap[-1]
+    end = cut.length if cut.length is not None else -40.0
+    for row in range(1, CURTAIN_ROWS + 1):
+        fall = row / CURTAIN_ROWS
+        y = start[:, 1] + (end + 5 * np.abs(np.sin(2.0 * around[0])) - start[:, 1]) * fall
+        swell = np.sin(np.pi * np.minimum(fall * 0.95 + 0.05, 1.0)) ** 0.7
+        tuck = -7.0 * smoothstep(0.75, 1.0, fall)
+        radius_x = 64 + cut.fullness * (0.75 + 0.25 * swell) + tuck
+        radius_z = 72 + cut.fullness * (0.6 + 0.2 * swell) + tuck - 14 * fall
+        groove = 1.0 + 0.020 * cut.locks * _noise_wave(
+            around[0], 2.5 + 1.2 * fall, identity.seed + 1
+        )
+        x = radius_x * np.sin(around[0]) * groove
+        z = -14.0 + radius_z * np.cos(around[0]) * groove
+        hang = smoothstep(0, 0.5, np.array(fall))
+        x = start[:, 0] + (x - start[:, 0]) * hang
+        z = start[:, 2] + (z - start[:, 2]) * hang
+        rows.append(np.stack([x, y, z], -1))
+    for back, rise in ((0.90, 4.0), (0.80, 16.0), (0.72, 40.0)):
+        inner = rows[CURTAIN_ROWS - 1] * (back, 1, 1) + (0, rise, 0)
+        inner[:, 2] = -14.0 + (rows[CURTAIN_ROWS - 1][:, 2] + 14.0) * back
+        rows.append(inner)
+    curtain = np.stack(rows)
+    hidden = scalp[-1] - 9.0 * direction[-1]
+    keep = has_curtain[0][:, None]
+    if cut.length is None:
+        curtain = np.broadcast_to(hidden, curtain.shape) - 0.0
+        if cut.bun:
+            curtain = _bun(scalp, around)
+    else:
+        # Columns of the face keep no curtain: it slips under the skin there.
+        shown = smoothstep(0.0, 0.5, keep)
+        curtain = hidden + (curtain - hidden) * shown
+    pole = cap[:1].mean(1)
+    return np.concatenate([pole, cap.reshape(-1, 3), curtain.reshape(-1, 3)])
+
+
+def _bun(scalp: Array, around: Array) -> Array:
+    """The curtain's rows rolled to a knot at the back of the crown."""
+    rows = CURTAIN_ROWS + RETURN_ROWS
+    center = np.array([0.0, 66.0, -98.0])
+    axis = np.array([0.0, 0.62, -0.78])
+    right = np.array([1.0, 0, 0])
+    up = np.cross(right, axis)
+    angle = np.linspace(-0.35 * np.pi, 0.5 * np.pi, rows)[:, None]
+    spiral = 1.0 + 0.05 * np.cos(5 * around + 6 * angle)
+    radius = 24.0 * np.cos(angle) * spiral
+    height = 17.0 * np.sin(angle)
+    return (
+        center
+        + radius[..., None] * (np.cos(around)[..., None] * right + np.sin(around)[..., None] * up)
+        + (height + 0 * around)[..., None] * axis
+    )

@@ -1,0 +1,464 @@
+"""Pictures of heads: a small deferred renderer in numpy over the mesh rasterizer.
+
+Light, shadow and reflection are worked out in linear colour at 2×2 samples per pixel and averaged
+there; sRGB comes last. The lights stand still in head space, as the head does: its pose is in the
+camera. Same input, same picture.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from talksplat.errors import InputError
+from talksplat.mesh import interpolate, rasterize_mesh
+
+from talksplat_export.heads.blendshapes import ARKIT_NAMES
+from talksplat_export.heads.hair import strand_neighbours
+from talksplat_export.heads.identity import Identity
+from talksplat_export.heads.model import INSIDE_MOUTH_REGIONS, FloatArray, Region
+from talksplat_export.heads.procedural import ProceduralHead, piece_slices
+from talksplat_export.heads.visemes import expression as named_expression
+
+Array = NDArray[np.float64]
+SUPERSAMPLING = 2
+
+
+def _unit(*xyz: float) -> FloatArray:
+    v = np.array(xyz, np.float32)
+    return v / np.linalg.norm(v)
+
+
+@dataclass(frozen=True)
+class Light:
+    direction: FloatArray  # towards the light
+    color: FloatArray  # linear
+
+
+KEY = Light(_unit(-0.50, 0.62, 0.78), np.array((1.62, 1.52, 1.40), np.float32))
+FILL = Light(_unit(0.85, 0.10, 0.62), np.array((0.34, 0.40, 0.50), np.float32))
+RIM = Light(_unit(0.62, 0.45, -0.72), np.array((0.95, 1.00, 1.15), np.float32))
+SKY = np.array((0.50, 0.54, 0.60), np.float32)
+GROUND = np.array((0.27, 0.22, 0.19), np.float32)
+
+
+@dataclass(frozen=True)
+class Material:
+    """How a region answers light: ``wrap`` is how far light bleeds past the terminator (RGB)."""
+
+    wrap: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    specular: float = 0.0
+    exponent: float = 20.0
+    rim: float = 0.6
+
+
+_SKIN = Material(wrap=(0.42, 0.22, 0.15), specular=0.11, exponent=22, rim=0.55)
+MATERIALS: dict[Region, Material] = {
+    Region.BACKGROUND: Material(),
+    Region.SKIN: _SKIN,
+    Region.NECK: Material(wrap=_SKIN.wrap, specular=0.06, exponent=18, rim=0.5),
+    Region.LIPS: Material(wrap=(0.35, 0.15, 0.12), specular=0.30, exponent=48, rim=0.2),
+    Region.EYEBALLS: Material(wrap=(0.35, 0.30, 0.28), specular=1.6, exponent=420, rim=0.0),
+    Region.EYELASHES: Material(specular=0.02, rim=0.0),
+    Region.TEETH: Material(wrap=(0.4, 0.35, 0.3), specular=0.30, exponent=80, rim=0.0),
+    Region.TONGUE: Material(wrap=(0.4, 0.2, 0.15), specular=0.20, exponent=40, rim=0.0),
+    Region.MOUTH_INTERIOR: Material(wrap=(0.3, 0.1, 0.1), specular=0.06, exponent=30, rim=0.0),
+    Region.HAIR: Material(wrap=(0.25, 0.22, 0.20), specular=0.0, rim=0.55),
+    Region.CLOTHES: Material(wrap=(0.12, 0.12, 0.12), specular=0.02, exponent=10, rim=0.3),
+}
+
+
+def _table(field: str) -> FloatArray:
+    return np.array([getattr(MATERIALS[region], field) for region in Region], np.float32)
+
+
+WRAP, SPECULAR, EXPONENT, RIM_SHARE = map(_table, ("wrap", "specular", "exponent", "rim"))
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """``rgba`` [H,W,4] sRGB 0..1 with straight alpha, ``regions`` [H,W] uint8 of
+    :class:`Region`, ``depth`` [H,W] along the camera's axis in metres, infinity where empty."""
+
+    rgba: FloatArray
+    regions: NDArray[np.uint8]
+    depth: FloatArray
+
+    def over(self, background: ArrayLike) -> FloatArray:
+        """[H,W,3] over a background that broadcasts to it, sRGB 0..1."""
+        alpha = self.rgba[..., 3:]
+        return self.rgba[..., :3] * alpha + np.asarray(background, np.float32) * (1.0 - alpha)
+
+
+def to_linear(srgb: ArrayLike) -> FloatArray:
+    """sRGB 0..1 to linear colour (IEC 61966-2-1)."""
+    c = np.asarray(srgb, np.float32)
+    return np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4).astype(np.float32)
+
+
+def to_srgb(linear: ArrayLike) -> FloatArray:
+    """Linear colour 0..1 to sRGB (IEC 61966-2-1)."""
+    c = np.clip(np.asarray(linear, np.float32), 0.0, 1.0)
+    return np.where(c <= 0.0031308, c * 12.92, 1.055 * c ** (1 / 2.4) - 0.055).astype(np.float32)
+
+
+def vertex_normals(vertices: FloatArray, faces: NDArray[np.int32]) -> FloatArray:
+    """[V,3] unit normals, faces weighted by their area."""
+    a, b, c = (vertices[faces[:, k]] for k in range(3))
+    area = np.cross(b - a, c - a)
+    corner = faces.ravel(order="F")
+    spread = np.concatenate([area] * 3)
+    count = len(vertices)
+    normals = np.stack([np.bincount(corner, spread[:, k], count) for k in range(3)], -1)
+    length = np.linalg.norm(normals, axis=-1, keepdims=True)
+    return (normals / np.maximum(length, 1e-20)).astype(np.float32)
+
+
+def _light_frame(direction: FloatArray) -> FloatArray:
+    """Rows: right, down and away from a distant light."""
+    away = -direction
+    right = np.cross(away, (0.0, 1.0, 0.0))
+    if np.linalg.norm(right) < 1e-3:
+        right = np.cross(away, (0.0, 0.0, 1.0))
+    right = right / np.linalg.norm(right)
+    return np.stack([right, np.cross(away, right), away]).astype(np.float32)
+
+
+def light_visibility(
+    vertices: FloatArray,
+    faces: NDArray[np.int32],
+    normals: FloatArray,
+    direction: FloatArray,
+    *,
+    size: int,
+    softness: int,
+    bias: float = 0.0016,
+) -> FloatArray:
+    """[V] share 0..1 of a distant light that reaches every vertex, from a depth map of ``size``².
+
+    ``softness`` is the radius in texels of the patch of the map that is asked.
+    """
+    seen = vertices @ _light_frame(direction).T
+    extent = 0.19
+    map_xy = (seen[:, :2] / extent * 0.5 + 0.5) * size
+    screen = np.column_stack([np.clip(map_xy, -size, 2 * size), seen[:, 2]]).astype(np.float32)
+    _, _, depth = rasterize_mesh(screen, faces, size, size)
+    at = (vertices + normals * 0.0012) @ _light_frame(direction).T
+    x = np.clip((at[:, 0] / extent * 0.5 + 0.5) * size, 0, size - 1)
+    y = np.clip((at[:, 1] / extent * 0.5 + 0.5) * size, 0, size - 1)
+    lit = np.zeros(len(vertices), np.float32)
+    offsets = np.arange(-softness, softness + 1)
+    for dy in offsets:
+        row = np.clip(y + dy, 0, size - 1).astype(np.int32)
+        for dx in offsets:
+            column = np.clip(x + dx, 0, size - 1).astype(np.int32)
+            lit += at[:, 2] - bias < depth[row, column]
+    return lit / np.float32(len(offsets) ** 2)
+
+
+def _sphere_directions(count: int) -> FloatArray:
+    """Directions spread evenly over the sphere (Fibonacci lattice)."""
+    k = np.arange(count) + 0.5
+    polar, around = np.arccos(1 - 2 * k / count), np.pi * (1 + 5**0.5) * k
+    return np.stack(
+        [np.sin(polar) * np.cos(around), np.cos(polar), np.sin(polar) * np.sin(around)], -1
+    ).astype(np.float32)
+
+
+def ambient_visibility(
+    vertices: FloatArray, faces: NDArray[np.int32], normals: FloatArray, directions: int = 96
+) -> FloatArray:
+    """[V] cosine-weighted share 0..1 of the sky that every vertex sees."""
+    seen, total = np.zeros(len(vertices)), np.zeros(len(vertices))
+    for direction in _sphere_directions(directions):
+        weight = np.maximum(normals @ direction, 0.0)
+        visible = light_visibility(vertices, faces, normals, direction, size=256, softness=1)
+        seen += weight * visible
+        total += weight
+    return (seen / np.maximum(total, 1e-6)).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class _Fixed:
+    """What does not change from frame to frame of an identity."""
+
+    texture: FloatArray  # linear
+    ambient: FloatArray  # [V]
+
+
+@lru_cache(maxsize=4)
+def _fixed(model: ProceduralHead, identity: Identity) -> _Fixed:
+    faces = model.faces
+    rest = model.template(identity)
+    ambient = ambient_visibility(rest, faces, vertex_normals(rest, faces))
+    # Closed lips would leave the mouth black: what lies inside is seen with the mouth open.
+    opened = model.vertices(
+        identity,
+        named_expression(
+            {"jawOpen": 0.55, "mouthFunnel": 0.2, "mouthLowerDown": 0.3, "mouthUpperUp": 0.3}
+        ),
+    )
+    inside = ambient_visibility(opened, faces, vertex_normals(opened, faces))
+    in_mouth = np.isin(model.vertex_regions, [int(region) for region in INSIDE_MOUTH_REGIONS])
+    lips = model.vertex_regions == Region.LIPS
+    ambient = np.where(in_mouth, inside, ambient)
+    ambient = np.where(lips, np.maximum(ambient, 0.75 * inside), ambient)
+    # Eyeballs turn and lids move; the ball's shade comes from its place, not its vertices.
+    return _Fixed(to_linear(model.texture(identity)), ambient)
+
+
+def _sample(texture: FloatArray, uv: FloatArray) -> FloatArray:
+    """Bilinear samples [N,3] of a texture whose first row is at v = 1."""
+    size = texture.shape[0]
+    x = uv[:, 0] * size - 0.5
+    y = (1.0 - uv[:, 1]) * size - 0.5
+    x = np.clip(x, 0.0, size - 1.001)
+    y = np.clip(y, 0.0, size - 1.001)
+    column, row = x.astype(np.int32), y.astype(np.int32)
+    fx, fy = (x - column)[:, None], (y - row)[:, None]
+    flat = texture.reshape(-1, 3)
+    at = row * size + column
+    top = flat[at] * (1 - fx) + flat[at + 1] * fx
+    bottom = flat[at + size] * (1 - fx) + flat[at + size + 1] * fx
+    return top * (1 - fy) + bottom * fy
+
+
+def _dot(a: FloatArray, b: FloatArray) -> FloatArray:
+    return np.einsum("nk,nk->n", a, b) if b.ndim == 2 else a @ b
+
+
+def _normalized(v: FloatArray) -> FloatArray:
+    return v / np.sqrt(np.maximum(_dot(v, v), 1e-20))[:, None]
+
+
+def _highlight(
+    normal: FloatArray, view: FloatArray, light: Light, exponent: FloatArray
+) -> FloatArray:
+    """Blinn-Phong lobe, its height normalised so that sharp highlights are bright."""
+    half = _normalized(view + light.direction)
+    return np.maximum(_dot(normal, half), 0.0) ** exponent
+
+
+def render(
+    model: ProceduralHead,
+    identity: Identity,
+    expression: NDArray[np.floating] | None,
+    joints: NDArray[np.floating] | None,
+    viewmat: ArrayLike,
+    K: ArrayLike,
+    width: int,
+    height: int,
+) -> Rendering:
+    """Draw a head.
+
+    Args:
+        expression: [52] ARKit weights, or None at rest.
+        joints: [5,3] axis-angle rotations, or None at rest.
+        viewmat: [4,4] world to camera (OpenCV: x right, y down, z forward), metres.
+        K: [3,3] intrinsics in pixels.
+        width, height: size in pixels.
+
+    Raises:
+        InputError: a part of the head is behind the camera, or shapes are wrong.
+    """
+    viewmat, K = np.asarray(viewmat, np.float64), np.asarray(K, np.float64)
+    if viewmat.shape != (4, 4) or K.shape != (3, 3):
+        raise InputError(f"viewmat must be [4,4] and K [3,3], found {viewmat.shape} and {K.shape}.")
+    if expression is not None and np.shape(expression) != (len(ARKIT_NAMES),):
+        raise InputError(f"expression must be [{len(ARKIT_NAMES)}], found {np.shape(expression)}.")
+    fixed = _fixed(model, identity)
+    vertices = model.vertices(identity, expression, joints)
+    camera = vertices @ viewmat[:3, :3].T + viewmat[:3, 3]
+    if camera[:, 2].min() <= 0.01:
+        raise InputError("The head reaches behind the camera; move the camera away (about 0.7 m).")
+    screen = camera @ K.T
+    scale = SUPERSAMPLING
+    positions = np.column_stack(
+        [scale * screen[:, :2] / screen[:, 2:], camera[:, 2], camera[:, 2]]
+    ).astype(np.float32)
+    face_ids, barycentrics, depth = rasterize_mesh(
+        positions, model.faces, scale * width, scale * height
+    )
+
+    normals = vertex_normals(vertices, model.faces)
+    shadow = light_visibility(vertices, model.faces, normals, KEY.direction, size=320, softness=2)
+    _shade_mouth(vertices, model, shadow)
+    covered = np.flatnonzero(face_ids.ravel() >= 0)
+    ids = face_ids.ravel()[covered]
+    weights = barycentrics.reshape(-1, 3)[covered]
+    attributes = np.column_stack([normals, vertices, fixed.ambient, shadow]).astype(np.float32)
+    surface = interpolate(model.faces, ids, weights, attributes)
+    uv = interpolate(model.uv_faces, ids, weights, model.uvs)
+    eye = -viewmat[:3, :3].T @ viewmat[:3, 3]
+    regions = model.face_regions[ids]
+    color = _shade(
+        _sample(fixed.texture, uv), surface, regions, eye.astype(np.float32),
+        _strand_directions(vertices, model, ids, weights, regions),
+    )  # fmt: skip
+    return _resolve(color, covered, regions, depth, width, height)
+
+
+def _shade_mouth(vertices: FloatArray, model: ProceduralHead, shadow: FloatArray) -> None:
+    """Nothing inside the mouth is lit more than the opening lets in."""
+    pieces = piece_slices()
+    for name in ("teeth_upper", "teeth_lower", "tongue"):
+        shadow[pieces[name]] *= 0.8
+
+
+def _strand_directions(
+    vertices: FloatArray,
+    model: ProceduralHead,
+    ids: NDArray[np.int32],
+    weights: FloatArray,
+    regions: NDArray[np.uint8],
+) -> FloatArray:
+    """Unit direction of the strands [M,3] at the samples on hair."""
+    hair = piece_slices()["hair"]
+    before, after = strand_neighbours()
+    tangents = np.zeros_like(vertices)
+    tangents[hair] = vertices[hair][after] - vertices[hair][before]
+    on_hair = regions == Region.HAIR
+    return _normalized(interpolate(model.faces, ids[on_hair], weights[on_hair], tangents))
+
+
+def _shade(
+    albedo: FloatArray,
+    surface: FloatArray,
+    regions: NDArray[np.uint8],
+    eye: FloatArray,
+    strands: FloatArray,
+) -> FloatArray:
+    normal = _normalized(surface[:, :3])
+    view = _normalized(eye - surface[:, 3:6])
+    facing = _dot(normal, view)
+    # Thin shells (hair, ears) are seen from behind, too.
+    normal *= np.where(facing < 0, np.float32(-1), np.float32(1))[:, None]
+    facing = np.abs(facing)
+    ambient = surface[:, 6]
+    shadow = surface[:, 7]
+
+    key = _dot(normal, KEY.direction)[:, None]
+    wrap = WRAP[regions]
+    # Blood under the skin: light bleeds past the terminator, red the farthest.
+    lit = np.clip((key + wrap) / (1 + wrap), 0, None) ** 1.25
+    soft_shadow = shadow[:, None] ** (1.0 / (1.0 + 1.6 * wrap))
+    light = lit * soft_shadow * KEY.color
+    fill = np.clip((_dot(normal, FILL.direction) + 0.25) / 1.25, 0, None)
+    light += (fill * (0.35 + 0.65 * ambient))[:, None] * FILL.color
+    up = (0.5 + 0.5 * normal[:, 1])[:, None]
+    # Light between surfaces of a colour takes that colour: dark corners stay warm.
+    occlusion = ambient[:, None] ** (1.0 + 0.55 * (1.0 - albedo))
+    light += (GROUND + (SKY - GROUND) * up) * occlusion
+    color = albedo * light
+
+    fresnel = (1.0 - facing) ** 4
+    strength = SPECULAR[regions] * (1.0 + 2.0 * fresnel)
+    gloss = _highlight(normal, view, KEY, EXPONENT[regions]) * shadow
+    gloss += 0.35 * _highlight(normal, view, FILL, EXPONENT[regions]) * ambient
+    color += (strength * gloss)[:, None] * KEY.color
+    rim = np.clip(_dot(normal, RIM.direction) + 0.15, 0, None) * (1.0 - facing) ** 2
+    color += (RIM_SHARE[regions] * rim * ambient)[:, None] * RIM.color * (0.25 + 0.75 * albedo)
+
+    on_hair = np.flatnonzero(regions == Region.HAIR)
+    if len(on_hair):
+        color[on_hair] += _hair_gloss(
+            albedo[on_hair],
+            normal[on_hair],
+            view[on_hair],
+            strands,
+            shadow[on_hair],
+            ambient[on_hair],
+        )
+    return color
+
+
+def _hair_gloss(
+    albedo: FloatArray,
+    normal: FloatArray,
+    view: FloatArray,
+    strands: FloatArray,
+    shadow: FloatArray,
+    ambient: FloatArray,
+) -> FloatArray:
+    """Two shifted bands across the strands (Kajiya and Kay 1989; Marschner et al. 2003)."""
+    total = np.zeros_like(albedo)
+    # The texture's fine streaks break the band up as single strands do.
+    luminance = albedo.mean(1)
+    streak = np.clip(luminance / max(float(luminance.mean()), 1e-4) - 1.0, -0.6, 0.8)
+    for light, share in ((KEY, shadow), (RIM, ambient), (FILL, 0.6 * ambient)):
+        half = _normalized(view + light.direction)
+        lit = np.clip(_dot(normal, light.direction) + 0.25, 0, 1) * share
+        for shift, exponent, white in ((-0.10, 90.0, 0.10), (0.10, 22.0, 0.0)):
+            tangent = _normalized(strands + (shift + 0.10 * streak)[:, None] * normal)
+            sine = np.sqrt(np.clip(1.0 - _dot(tangent, half) ** 2, 0, 1))
+            band = (sine**exponent * lit * (1.0 + 0.6 * streak))[:, None]
+            tint = white + (0.55 if white == 0 else 0.35) * albedo
+            total += band * tint * light.color
+    return total
+
+
+def _tone(linear: FloatArray) -> FloatArray:
+    """Leave the mid-tones, bend what is brighter than 0.6 softly into 1."""
+    knee = np.float32(0.6)
+    over = np.maximum(linear - knee, 0.0)
+    return np.minimum(linear, knee) + (1 - knee) * (1.0 - np.exp(-over / (1 - knee)))
+
+
+def _resolve(
+    color: FloatArray,
+    covered: NDArray[np.int64],
+    regions: NDArray[np.uint8],
+    depth: FloatArray,
+    width: int,
+    height: int,
+) -> Rendering:
+    """Average the samples of every pixel; region and depth are those of its nearest sample."""
+    scale = SUPERSAMPLING
+    row, column = covered // (scale * width) // scale, covered % (scale * width) // scale
+    pixel = row * width + column
+    count = np.bincount(pixel, minlength=width * height).astype(np.float32)
+    toned = _tone(color)
+    sums = [np.bincount(pixel, toned[:, k], width * height) for k in range(3)]
+    linear = np.stack(sums, -1).astype(np.float32) / np.maximum(count, 1.0)[:, None]
+    rgba = np.zeros((height, width, 4), np.float32)
+    rgba[..., :3] = to_srgb(linear).reshape(height, width, 3)
+    rgba[..., 3] = (count / scale**2).reshape(height, width)
+
+    samples = np.zeros(depth.size, np.uint8)
+    samples[covered] = regions
+    blocks = (
+        depth.reshape(height, scale, width, scale).transpose(0, 2, 1, 3).reshape(height, width, -1)
+    )
+    nearest = blocks.argmin(-1)[..., None]
+    region_blocks = (
+        samples.reshape(height, scale, width, scale)
+        .transpose(0, 2, 1, 3)
+        .reshape(height, width, -1)
+    )
+    return Rendering(
+        rgba,
+        np.take_along_axis(region_blocks, nearest, -1)[..., 0],
+        np.take_along_axis(blocks, nearest, -1)[..., 0],
+    )
+
+
+def look_at(yaw: float = 0.0, pitch: float = 0.0, distance: float = 0.7) -> Array:
+    """viewmat [4,4] of a camera that looks at the origin; degrees, yaw > 0 from the subject's left,
+    pitch > 0 from above."""
+    y, p = np.radians(yaw), np.radians(pitch)
+    back = np.array([np.sin(y) * np.cos(p), np.sin(p), np.cos(y) * np.cos(p)])
+    right = np.array([np.cos(y), 0.0, -np.sin(y)])
+    down = -np.cross(back, right)
+    rotation = np.stack([right, down, -back])
+    viewmat = np.eye(4)
+    viewmat[:3, :3] = rotation
+    viewmat[:3, 3] = -rotation @ (distance * back)
+    return viewmat
+
+
+def intrinsics(size: int = 512, focal: float = 1200.0) -> Array:
+    """K [3,3] of the captures' camera (512², focal length 1200), scaled to a square of ``size``."""
+    scale = size / 512.0
+    return np.array([[focal * scale, 0, size / 2], [0, focal * scale, size / 2], [0, 0, 1.0]])
