@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 from tests.export.avatar_factory import make_checkpoint
 
+from talksplat.bundle import Bundle
 from talksplat_export.checkpoints.avatar_checkpoint import AvatarCheckpoint
+from talksplat_export.export import export_checkpoint
 
 
 @pytest.fixture(scope="session")
@@ -22,3 +24,9 @@ def checkpoint_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def checkpoint(checkpoint_path: Path) -> AvatarCheckpoint:
     """The same checkpoint, read back."""
     return AvatarCheckpoint.load(checkpoint_path)
+
+
+@pytest.fixture(scope="session")
+def bundle(checkpoint_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The checkpoint's bundle."""
+    return export_checkpoint(checkpoint_path, tmp_path_factory.mktemp("bundle") / "random.avatar")

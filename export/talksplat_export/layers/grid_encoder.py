@@ -8,6 +8,7 @@ descending from it.
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass
 from itertools import product
 from typing import Any, cast
@@ -53,7 +54,11 @@ class GridLocation:
         """From int64 ``rows`` and float ``weights``, both [N*L, 4]."""
         starts = torch.arange(0, rows.numel() + 1, 4)
         size = (rows.shape[0], table_rows)
-        matrix = torch.sparse_csr_tensor(starts, rows.flatten(), weights.flatten(), size=size)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Sparse")  # CSR is "in beta state"
+            matrix = torch.sparse_csr_tensor(
+                starts, rows.flatten(), weights.flatten(), size=size, check_invariants=False
+            )
         transposed = matrix.to_sparse_coo().t().coalesce().to_sparse_csr()
         return cls(matrix, transposed)
 

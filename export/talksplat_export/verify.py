@@ -1,0 +1,66 @@
+"""Does a bundle compute what its checkpoint computes? Measured again from both files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from talksplat.bundle import Bundle
+from talksplat.errors import VerificationError
+from talksplat.manifest import Parity
+from talksplat_export.export import Progress, load_family, read_probe, sha256_of
+from talksplat_export.parity import check_parity, measure
+
+
+def verify_bundle(
+    bundle_path: Path,
+    checkpoint_path: Path,
+    *,
+    speech: Path | None = None,
+    progress: Progress = lambda step, number, total: None,
+) -> Parity:
+    """Measure a bundle against its checkpoint and refuse it beyond the manifest's tolerances.
+
+    Args, raises: as :func:`measure_bundle`.
+
+    Raises:
+        VerificationError: naming every output that differs by more than its tolerance.
+    """
+    parity = measure_bundle(bundle_path, checkpoint_path, speech=speech, progress=progress)
+    check_parity(parity, Bundle.open(bundle_path).manifest.tolerances)
+    return parity
+
+
+def measure_bundle(
+    bundle_path: Path,
+    checkpoint_path: Path,
+    *,
+    speech: Path | None = None,
+    progress: Progress = lambda step, number, total: None,
+) -> Parity:
+    """How far a bundle is from its checkpoint, per graph and on final frames.
+
+    Args:
+        bundle_path: the bundle.
+        checkpoint_path: the checkpoint it says it was made from.
+        speech: sound file to measure on; by default a second of made-up vowels.
+        progress: told about every step.
+
+    Raises:
+        VerificationError: the bundle was made from another checkpoint.
+        BundleError, CheckpointError, AudioError: a file is missing or damaged.
+    """
+    progress(f"Opening {bundle_path.name}", 0, 3)
+    bundle = Bundle.open(bundle_path)
+    family = load_family(checkpoint_path)
+    expected, found = bundle.manifest.provenance.checkpoint_sha256, sha256_of(checkpoint_path)
+    if expected != found:
+        raise VerificationError(
+            f"{bundle_path} was made from another checkpoint: expected sha256 {expected[:16]}…, "
+            f"{checkpoint_path} has {found[:16]}…. Give the checkpoint it was made from, "
+            f"{bundle.manifest.provenance.checkpoint!r}, or export the avatar again."
+        )
+    pcm = read_probe(speech)
+    progress("Rendering with the checkpoint", 1, 3)
+    reference = family.reference(pcm)
+    progress("Comparing the bundle with it", 2, 3)
+    return measure(bundle, reference, pcm)
