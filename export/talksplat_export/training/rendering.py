@@ -46,8 +46,8 @@ def composite(
 ) -> CoarsePicture:
     """Rasterize both regions and composite them.
 
-    ``R_f + (R_m + B (1 - A_m)) (1 - A_f)``, the compositing of TalkingGaussian (section 3.3), is what
-    blending over a background image does, so it takes two rasterizations and nothing else.
+    ``R_f + (R_m + B (1 - A_m)) (1 - A_f)``, the compositing of TalkingGaussian (section 3.3), is
+    what blending over a background image does, so it takes two rasterizations and nothing else.
     """
     picture, mouth_alpha = _layer(mouth, view, view.plate, dialect)
     picture, face_alpha = _layer(face, view, picture, dialect)

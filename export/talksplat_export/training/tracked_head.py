@@ -31,6 +31,9 @@ _DENSITY = {
     Region.MOUTH_INTERIOR: 0.7,
 }
 
+# A talking head is filmed from the front.
+_DENSITY_AT_THE_BACK = 0.2
+
 
 def face_surface(model: HeadModel[IdentityT], identity: IdentityT) -> Surface:
     """Everything of the head that a closed mouth shows; clothes belong to the plate."""
@@ -52,9 +55,13 @@ def _surface(
 ) -> Surface:
     chosen = np.isin(model.face_regions, [int(region) for region in regions])
     weights = np.array([_DENSITY.get(Region(r), 0.0) for r in model.face_regions[chosen]])
+    vertices, faces = model.template(identity), model.faces[chosen]
+    corners = vertices[faces]
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    weights = np.where(normals[:, 2] < 0, _DENSITY_AT_THE_BACK * weights, weights)
     return Surface(
-        model.template(identity),
-        model.faces[chosen],
+        vertices,
+        faces,
         weights.astype(np.float32),
         _face_colors(model, identity)[chosen],
     )
