@@ -14,7 +14,7 @@ from talksplat.errors import InputError
 from talksplat.families.base import Family
 from talksplat.manifest import Manifest
 from talksplat.session import Session
-from talksplat.tracks import Track, check_viewmats, read_pose
+from talksplat.tracks import Track, check_upper_face, check_viewmats, read_pose
 from talksplat.video import read_image, resize
 
 ByteImage = NDArray[np.uint8]
@@ -52,6 +52,7 @@ class Avatar:
         look_ahead: str = "default",
         *,
         pose: str | os.PathLike[str] | ArrayLike | None = None,
+        upper_face: ArrayLike | None = None,
         background: str | os.PathLike[str] | ByteImage | None = None,
     ) -> Session:
         """Begin to speak. Graphs are warmed up here, so that the first frame is not late.
@@ -63,6 +64,8 @@ class Avatar:
             pose: camera track: ``viewmats`` [T,4,4] world to camera (OpenCV axes), or a file that
                 :func:`talksplat.tracks.read_pose` reads; played forth and back. By default the
                 track of the bundle.
+            upper_face: blinks and brows, [T,6]: action units 1, 4, 5, 6, 7, 45 in 0..1, played
+                forth and back. By default the track of the bundle.
             background: what is behind the avatar: [H,W,3] uint8 of the avatar's size, or a
                 picture file, which is scaled to it. By default the plate of the bundle.
 
@@ -77,6 +80,7 @@ class Avatar:
             self._family,
             fps=fps,
             viewmats=self._viewmats(pose),
+            upper_face=self._upper_face(upper_face),
             background=self._background(background),
         )
 
@@ -86,6 +90,11 @@ class Avatar:
         if isinstance(pose, str | os.PathLike):
             return read_pose(Path(pose))
         return Track(check_viewmats(pose))
+
+    def _upper_face(self, upper_face: ArrayLike | None) -> Track:
+        if upper_face is None:
+            return self._family.upper_face
+        return Track(check_upper_face(upper_face))
 
     def _background(
         self, background: str | os.PathLike[str] | ByteImage | None

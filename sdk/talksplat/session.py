@@ -73,6 +73,7 @@ class Session:
         *,
         fps: int,
         viewmats: Track,
+        upper_face: Track,
         background: ByteImage | None,
     ) -> None:
         if not 1 <= fps <= MAX_FPS:
@@ -80,6 +81,7 @@ class Session:
         self.fps = fps
         self._family = family
         self._viewmats = viewmats
+        self._upper_face = upper_face
         self._stream = family.stream(background)
         self._lock = threading.RLock()
         self._closed = False
@@ -206,7 +208,7 @@ class Session:
                 number,
                 self._frames,
                 self._viewmats.at(pose),
-                self._family.upper_face.at(pose),
+                self._upper_face.at(pose),
                 timings,
             )
             self._shown = (number, image, alpha)

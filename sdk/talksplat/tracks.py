@@ -14,6 +14,9 @@ from talksplat.errors import InputError
 
 FloatArray = NDArray[np.float32]
 
+UPPER_FACE_SIZE = 6
+"""Action units 1, 4, 5, 6, 7 and 45."""
+
 _MAX_POSE_BYTES = 256 * 2**20
 
 
@@ -64,6 +67,21 @@ def read_pose(path: Path) -> Track:
             f"{path} is not a pose file that can be read: {error}. Expected a transforms .json "
             "with frames[i].transform_matrix, or an .npz with viewmats [T,4,4]."
         ) from error
+
+
+def check_upper_face(upper_face: ArrayLike) -> FloatArray:
+    """Action units [T,6], checked.
+
+    Raises:
+        InputError: another shape, or values that are not finite.
+    """
+    rows = np.asarray(upper_face, np.float32)
+    if rows.ndim != 2 or rows.shape[1] != UPPER_FACE_SIZE or not np.isfinite(rows).all():
+        raise InputError(
+            f"upper_face expects finite numbers [T,{UPPER_FACE_SIZE}], found {list(rows.shape)}"
+            f"{'' if np.isfinite(rows).all() else ' with NaN or infinity'}."
+        )
+    return rows
 
 
 def check_viewmats(viewmats: ArrayLike) -> NDArray[np.float64]:

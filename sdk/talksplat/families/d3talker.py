@@ -22,7 +22,7 @@ from talksplat.pncc import PnccRenderer
 from talksplat.rasterization import Workspace, allocate_images, rasterize
 from talksplat.ring import Ring
 from talksplat.timings import Timings
-from talksplat.tracks import Track, check_viewmats
+from talksplat.tracks import UPPER_FACE_SIZE, Track, check_viewmats
 
 ByteImage = NDArray[np.uint8]
 FloatArray = NDArray[np.float32]
@@ -30,7 +30,6 @@ Shapes = dict[str, tuple[int, ...]]
 
 # In the order in which a frame runs them.
 GRAPHS = ("audio_encoder", "audio_to_motion", "motion_encoder", "motion", "refiner")
-UPPER_FACE_SIZE = 6
 
 
 class D3Talker:
@@ -197,8 +196,7 @@ class D3TalkerStream:
             runner.close()
 
     def _warm_up(self) -> None:
-        for runner in self._runners.values():
-            runner.warm_up()
+        """Make one frame of silence, so that the first real one is not slower than the others."""
         family = self._family
         self._pcm.append(np.zeros(1, np.float32))
         self.render(0, 1, family.viewmats.at(0), family.upper_face.at(0), Timings())
