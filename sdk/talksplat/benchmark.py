@@ -7,7 +7,7 @@ import resource
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 
@@ -43,6 +43,8 @@ class Report:
         frame_p50_ms, frame_p95_ms, frame_p99_ms, frame_max_ms: time per frame, all rounds.
         stages_ms: mean per frame and stage.
         python_ms: mean per frame outside any stage.
+        processor_ms: mean processor time per frame, all threads added; hardly depends on what else
+            the machine is doing.
         peak_memory_bytes: most memory of this process so far, interpreter included.
         installed_bytes: talksplat's package and its requirements, compiled extensions included.
     """
@@ -66,6 +68,7 @@ class Report:
     frame_max_ms: float
     stages_ms: dict[str, float]
     python_ms: float
+    processor_ms: float
     peak_memory_bytes: int
     bundle_bytes: int
     installed_bytes: int
@@ -73,8 +76,9 @@ class Report:
 
 @dataclass
 class _Round:
-    frame_ms: list[float]
-    stages: list[dict[str, float]]
+    frame_ms: list[float] = field(default_factory=list)
+    stages: list[dict[str, float]] = field(default_factory=list)
+    processor_ms: float = 0.0
 
 
 def benchmark(avatar: Avatar, pcm: NDArray[np.float32], rounds: int) -> Iterator[Report]:
@@ -93,7 +97,8 @@ def benchmark(avatar: Avatar, pcm: NDArray[np.float32], rounds: int) -> Iterator
 
 def _speak(session: Session, pcm: NDArray[np.float32]) -> _Round:
     """Feed the speech in frames of 40 ms, as a microphone would, as fast as they are taken."""
-    result = _Round([], [])
+    result = _Round()
+    processor_start = time.process_time()
     step = SAMPLE_RATE // session.fps
     pending = 0.0
     for start in range(0, len(pcm) + step, step):
@@ -113,6 +118,7 @@ def _speak(session: Session, pcm: NDArray[np.float32]) -> _Round:
             result.frame_ms.append(pending * 1e3)
             result.stages.append(frame.timings)
             pending = 0.0
+    result.processor_ms = (time.process_time() - processor_start) * 1e3
     return result
 
 
@@ -151,6 +157,7 @@ def _report(
         frame_max_ms=float(frame_ms.max()),
         stages_ms=stages_ms,
         python_ms=float(frame_ms.mean()) - sum(stages_ms.values()),
+        processor_ms=sum(result.processor_ms for result in results) / len(frame_ms),
         peak_memory_bytes=peak_memory(),
         bundle_bytes=sum(spec.bytes for spec in avatar.manifest.files.values()),
         installed_bytes=installed_size(),

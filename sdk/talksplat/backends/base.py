@@ -32,10 +32,6 @@ class Runner(Protocol):
         """
         ...
 
-    def warm_up(self) -> None:
-        """Run once on zeros, so that the first real call is not slower than the others."""
-        ...
-
     def close(self) -> None:
         """Free what the runner holds; it must not be used afterwards."""
         ...

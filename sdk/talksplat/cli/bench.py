@@ -72,6 +72,7 @@ def print_report(report: Report) -> None:
             + ")",
             "per frame": f"p50 {report.frame_p50_ms:.1f}, p95 {report.frame_p95_ms:.1f}, "
             f"p99 {report.frame_p99_ms:.1f}, max {report.frame_max_ms:.1f} ms",
+            "processor time": f"{report.processor_ms:.1f} ms per frame, all threads added",
             "peak memory": file_size(report.peak_memory_bytes),
             "installed size": file_size(report.installed_bytes),
             "bundle": file_size(report.bundle_bytes),
