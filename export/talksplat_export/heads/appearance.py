@@ -19,6 +19,7 @@ from talksplat_export.heads.identity import Identity
 from talksplat_export.heads.model import FloatArray, Region
 from talksplat_export.heads.parts import Chart, bell, smoothstep
 from talksplat_export.heads.procedural import PIECES, ProceduralHead, piece_slices
+from talksplat_export.heads.sculpture import Sculpture
 
 Array = NDArray[np.float64]
 TEXTURE_SIZE = 1024
@@ -203,6 +204,10 @@ def _paint_skin(texels: _Texels, identity: Identity, head: ProceduralHead) -> Ar
         np.ones_like(color), (0.93, 0.84, 0.80), np.clip(patch(31, 13, 17, 5), 0, 1)
     )
 
+    nose = Sculpture(identity).nostril
+    hole = bell(np.linalg.norm((np.abs(place) * (1, 0, 0) + place * (0, 1, 1) - nose) / (3.4, 3.6, 6.0), axis=-1), 1.0)
+    color = color * (1 - 0.72 * hole[:, None] * np.array((0.85, 1.0, 1.0)))
+
     vertices = head.template(identity)[piece_slices()["skin"]].astype(float) * 1e3
     shapes = SkinShapes(identity, vertices)
     marks = np.zeros((len(head.template(identity)), 4), np.float32)
@@ -268,8 +273,8 @@ def _paint_brows(color: Array, place: Array, identity: Identity) -> Array:
     x, y, z = np.abs(place[:, 0]), place[:, 1], place[:, 2]
     along = np.clip((x - 11.5) / (50.0 - 11.5), -0.2, 1.2)
     line = (
-        18.2
-        + 7.2 * np.sin(np.clip(along * 0.92 + 0.06, 0, 1.1) * np.pi * 0.72)
+        20.6
+        + 5.4 * np.sin(np.clip(along * 0.92 + 0.06, 0, 1.1) * np.pi * 0.72)
         - 3.0 * np.maximum(along - 0.72, 0) / 0.28
     )
     half = (2.6 + 1.8 * identity.brow_thickness) * (1.0 - 0.72 * smoothstep(0.35, 1.0, along))
@@ -329,7 +334,7 @@ def _paint_teeth(across: Array, down: Array) -> Array:
     tooth = across * columns / features.TOOTH_COLUMNS
     local = tooth - np.floor(tooth)
     row = down * (len(features.TEETH_ROWS) - 1)
-    enamel = np.array((0.95, 0.92, 0.85)) * np.ones((len(across), 1))
+    enamel = np.array((0.98, 0.955, 0.90)) * np.ones((len(across), 1))
     enamel = enamel * (1 - 0.10 * np.abs(across - 0.5) * 2)[:, None]
     enamel = _mix(enamel, (0.90, 0.83, 0.70), 0.6 * (1 - smoothstep(1.0, 3.0, row)))
     gap = bell(np.minimum(local, 1 - local), 0.055)

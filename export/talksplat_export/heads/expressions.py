@@ -18,6 +18,7 @@ from talksplat_export.heads.parts import bell, smoothstep
 from talksplat_export.heads.sculpture import Sculpture
 from talksplat_export.heads.skin import (
     BAG,
+    EYE_COLUMNS,
     EYE_ROW,
     FRONT_X,
     LIP_ROWS,
@@ -353,7 +354,7 @@ class SkinShapes:
         """Place along the eye opening 0..1, and how much a vertex belongs to each lid."""
         topology = skin_topology()
         eye = Sculpture(self.identity).eye
-        first, last = FRONT_X[8] + eye.center[0] - 30.8, FRONT_X[20] + eye.center[0] - 30.8
+        first, last = FRONT_X[list(EYE_COLUMNS)] + eye.center[0] - 30.8
         e = (np.abs(self.x) - first) / (last - first)
         lids = Lids(self.identity)
         y = self.vertices[:, 1]
@@ -421,7 +422,7 @@ def lid_vertices() -> dict[int, NDArray[np.int64]]:
     topology = skin_topology()
     found = {}
     for side, pair in ((1, topology.lids[:2]), (-1, topology.lids[2:])):
-        columns = [column(side * x) for x in range(6, 23)]
+        columns = [column(side * x) for x in range(5, 23)]
         rows = range(EYE_ROW - 8, EYE_ROW + 8)
         skin = np.concatenate(
             [topology.above[rows][:, columns].ravel(), topology.below[rows][:, columns].ravel()]

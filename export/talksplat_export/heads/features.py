@@ -206,10 +206,10 @@ def place_tongue(identity: Identity, lip_middle: Array) -> Array:
     x = width * np.cos(around)
     y = thick * np.sin(around)
     y = y - 1.1 * bell(x, 3.0) * (np.sin(around) > 0) * smoothstep(0.05, 0.3, along)
-    arch = 2.2 * np.sin(np.pi * np.minimum(along, 0.8)) - 9.0
+    arch = 2.2 * np.sin(np.pi * np.minimum(along, 0.8)) - 7.6
     z = lip_middle[2] - 12.0 - 36.0 * along
     body = np.stack([x, lip_middle[1] + arch + y, np.broadcast_to(z, x.shape)], -1)
-    tip = [[0.0, lip_middle[1] - 9.0, lip_middle[2] - 12.0]]
+    tip = [[0.0, lip_middle[1] - 7.6, lip_middle[2] - 12.0]]
     return np.concatenate([tip, body.reshape(-1, 3)])
 
 
@@ -257,7 +257,9 @@ def place_ear(identity: Identity, side: int) -> Array:
     origin = np.array([[0.0, -6.0, -9.0]])
     head = Sculpture(identity).surface(origin, np.array([[1.0, 0, 0]]))[0]
     a, b, h = ear_relief()
-    lean, flare = np.radians(12), np.radians(27)
+    # Long hair lies over the ears and holds them to the head.
+    covered = identity.hair_style == "bob"
+    lean, flare = np.radians(12), np.radians(6 if covered else 27)
     up = np.array([0.10, np.cos(lean), -np.sin(lean)])
     back = np.array([np.sin(flare), -np.sin(lean) * np.cos(flare), -np.cos(lean) * np.cos(flare)])
     out = np.cross(back, up)

@@ -30,8 +30,8 @@ SCALP_CENTER = np.array([0.0, 25.0, -12.0])
 
 # Hairline: degrees around from the front, degrees down from the crown.
 HAIRLINE = np.array(
-    [(0, 58), (18, 57), (34, 59), (48, 66), (60, 76), (72, 86), (84, 96), (95, 96), (106, 101),
-     (118, 118), (135, 131), (155, 136), (180, 137)], float
+    [(0, 57), (18, 56), (32, 57), (44, 60), (54, 67), (62, 80), (69, 96), (76, 107), (86, 108),
+     (94, 101), (104, 101), (115, 116), (132, 131), (155, 137), (180, 138)], float
 )  # fmt: skip
 
 
@@ -49,13 +49,14 @@ class Cut:
     fullness: float = 0.0  # the curtain's distance from the head
     bun: bool = False
     recede: float = 0.0  # degrees that the hairline stands higher
+    fringe: float = 0.0  # degrees that hair sweeps down over one side of the forehead
 
 
 CUTS: dict[HairStyle, Cut | None] = {
     "bald": None,
     "short": Cut(top=13, sides=6.5, nape=4, quiff=9, locks=1.5),
     "crop": Cut(top=6, sides=4, nape=3, locks=0.5, curl=0.7, recede=2),
-    "bob": Cut(top=12, sides=14, nape=14, quiff=4, locks=1.6, length=-84.0, fullness=17),
+    "bob": Cut(top=12, sides=14, nape=14, quiff=4, locks=1.6, length=-84.0, fullness=18, fringe=11),
     "bun": Cut(top=6, sides=4.5, nape=5, quiff=2, locks=0.9, bun=True),
     "curls": Cut(top=26, sides=22, nape=16, quiff=2, locks=0.0, curl=3.4),
 }
@@ -88,7 +89,9 @@ def hairline_degrees(around: Array, identity: Identity) -> Array:
     for shift in (-6, 6):
         line = line + 0.5 * np.interp(np.abs(degrees + shift), HAIRLINE[:, 0], HAIRLINE[:, 1])
     recede = cut.recede if cut else 0.0
-    return line / 2 - recede * bell(degrees, 60)
+    fringe = cut.fringe if cut else 0.0
+    swept = bell(np.degrees(around) + 34.0, 34) - 0.25 * bell(np.degrees(around) - 22.0, 16)
+    return line / 2 - recede * bell(degrees, 60) + fringe * swept
 
 
 def _noise_wave(around: Array, along: Array, seed: int) -> Array:
@@ -193,8 +196,8 @@ def place_hair(identity: Identity) -> Array:
 def _bun(scalp: Array, around: Array) -> Array:
     """The curtain's rows rolled to a knot at the back of the crown."""
     rows = CURTAIN_ROWS + RETURN_ROWS
-    center = np.array([0.0, 66.0, -98.0])
-    axis = np.array([0.0, 0.62, -0.78])
+    center = np.array([0.0, 102.0, -58.0])
+    axis = np.array([0.0, 0.80, -0.60])
     right = np.array([1.0, 0, 0])
     up = np.cross(right, axis)
     angle = np.linspace(-0.35 * np.pi, 0.5 * np.pi, rows)[:, None]

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from talksplat_export.heads.identity import Identity
 
 ADA = Identity(
-    head_width=-0.3, jaw_width=-0.7, chin_length=-0.3, chin_width=-0.4, neck_width=-0.8, cheekbones=0.4,
+    head_width=-0.3, jaw_width=-1.1, chin_length=-0.3, chin_width=-0.8, neck_width=-0.8, cheekbones=0.4,
     cheek_fullness=0.4, brow_ridge=-0.6, nose_length=-0.3, nose_width=-0.4, nose_tip_up=0.6,
     lip_fullness=0.4, eye_size=0.5, eye_opening=0.5, eye_tilt=0.3, redness=0.55, freckles=0.35,
     skin_color=(0.87, 0.67, 0.57), lip_color=(0.74, 0.37, 0.36), eye_color=(0.27, 0.38, 0.33),

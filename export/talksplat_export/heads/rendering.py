@@ -37,11 +37,11 @@ class Light:
     color: FloatArray  # linear
 
 
-KEY = Light(_unit(-0.50, 0.62, 0.78), np.array((1.62, 1.52, 1.40), np.float32))
-FILL = Light(_unit(0.85, 0.10, 0.62), np.array((0.34, 0.40, 0.50), np.float32))
+KEY = Light(_unit(-0.62, 0.62, 0.72), np.array((1.40, 1.31, 1.20), np.float32))
+FILL = Light(_unit(0.85, 0.10, 0.62), np.array((0.26, 0.31, 0.40), np.float32))
 RIM = Light(_unit(0.62, 0.45, -0.72), np.array((0.95, 1.00, 1.15), np.float32))
-SKY = np.array((0.50, 0.54, 0.60), np.float32)
-GROUND = np.array((0.27, 0.22, 0.19), np.float32)
+SKY = np.array((0.36, 0.39, 0.44), np.float32)
+GROUND = np.array((0.19, 0.155, 0.135), np.float32)
 
 
 @dataclass(frozen=True)
@@ -304,7 +304,7 @@ def _shade_mouth(vertices: FloatArray, model: ProceduralHead, shadow: FloatArray
     """Nothing inside the mouth is lit more than the opening lets in."""
     pieces = piece_slices()
     for name in ("teeth_upper", "teeth_lower", "tongue"):
-        shadow[pieces[name]] *= 0.8
+        shadow[pieces[name]] *= 0.9
 
 
 def _strand_directions(
@@ -387,10 +387,10 @@ def _hair_gloss(
     # The texture's fine streaks break the band up as single strands do.
     luminance = albedo.mean(1)
     streak = np.clip(luminance / max(float(luminance.mean()), 1e-4) - 1.0, -0.6, 0.8)
-    for light, share in ((KEY, shadow), (RIM, ambient), (FILL, 0.6 * ambient)):
+    for light, share in ((KEY, shadow), (RIM, 0.4 * ambient), (FILL, 0.6 * ambient)):
         half = _normalized(view + light.direction)
         lit = np.clip(_dot(normal, light.direction) + 0.25, 0, 1) * share
-        for shift, exponent, white in ((-0.10, 90.0, 0.10), (0.10, 22.0, 0.0)):
+        for shift, exponent, white in ((-0.10, 70.0, 0.035), (0.10, 18.0, 0.0)):
             tangent = _normalized(strands + (shift + 0.10 * streak)[:, None] * normal)
             sine = np.sqrt(np.clip(1.0 - _dot(tangent, half) ** 2, 0, 1))
             band = (sine**exponent * lit * (1.0 + 0.6 * streak))[:, None]

@@ -66,8 +66,20 @@ class Sculpture:
     @property
     def eye(self) -> EyePlacement:
         i = self.identity
-        radius = 16.6 + 1.0 * i.eye_size
+        radius = 18.2 + 0.8 * i.eye_size
         return EyePlacement((30.8 + 1.5 * i.eye_spacing, 2.0, 66.3 - radius), radius)
+
+    @property
+    def _nose_tip(self) -> tuple[float, float]:
+        """Height and depth of the nose's tip."""
+        i = self.identity
+        return -25 - 3 * i.nose_length + 2 * i.nose_tip_up, 90 + 3 * i.nose_length
+
+    @property
+    def nostril(self) -> tuple[float, float, float]:
+        """Middle of the left nostril."""
+        tip_y, tip_z = self._nose_tip
+        return (5.6 + 1.2 * self.identity.nose_width, tip_y - 8.4, tip_z - 6.5)
 
     def distance(self, points: Array) -> Array:
         """Distance at points [...,3]."""
@@ -108,7 +120,7 @@ class Sculpture:
         head = _join(head, apple, 16)
 
         ex, ey, ez = self.eye.center
-        socket = _ellipsoid(p, (ex - 1, ey + 2, 79), (21, 13, 15))
+        socket = _ellipsoid(p, (ex - 1, ey + 2, 79), (22, 14, 15))
         head = _carve(head, socket, 14)
         inner_socket = _ellipsoid(p, (15.5, 6, 80), (6, 8, 12))
         head = _carve(head, inner_socket, 12)
@@ -116,8 +128,7 @@ class Sculpture:
         head = _join(head, brow, 20)
 
         bridge_z = 74 + 2.5 * i.nose_bridge
-        tip_y = -25 - 3 * i.nose_length + 2 * i.nose_tip_up
-        tip_z = 90 + 3 * i.nose_length
+        tip_y, tip_z = self._nose_tip
         bridge = _capsule(p, (0, 14, 68 + i.nose_bridge), (0, -6, bridge_z + 3), 6, 6.0)
         head = _join(head, bridge, 16)
         ridge = _capsule(
@@ -131,11 +142,7 @@ class Sculpture:
         head = _join(head, ala, 9)
         base = _ellipsoid(p, (0, tip_y - 5, tip_z - 13), (9 + 2 * i.nose_width, 5.0, 12))
         head = _join(head, base, 6)
-        nostril = _ellipsoid(
-            p,
-            (5.6 + 1.2 * i.nose_width, tip_y - 8.4, tip_z - 6.5),
-            (3.2 + 0.8 * i.nose_width, 4.6, 5.2),
-        )
+        nostril = _ellipsoid(p, self.nostril, (3.2 + 0.8 * i.nose_width, 4.6, 5.2))
         head = _carve(head, nostril, 3.0)
 
         lid = np.sqrt(((p - (ex, ey, ez)) ** 2).sum(-1)) - (self.eye.radius + 1.9)

@@ -74,7 +74,7 @@ MOUTH_ROW = FACE_ROW + int(np.flatnonzero(FACE_Y == MOUTH_LEVEL)[0])
 NECK_ROW = CHIN_ROW + 9
 
 MOUTH_COLUMN = 11  # half width of the slit in columns
-EYE_COLUMNS = (8, 20)
+EYE_COLUMNS = (7, 21)
 LIP_ROWS = 4  # from the slit to the vermilion border
 LID_ROWS = 2
 # The bag behind the lips, slit to back: depth, height, width.
@@ -230,7 +230,7 @@ class Lips:
     def line(self, s: Array) -> Array:
         """Height of the lip line: a shallow bow whose middle hangs a little."""
         s = np.abs(s)
-        return MOUTH_LEVEL + 1.1 * bell(s - 0.42, 0.3) - 0.9 * smoothstep(0.75, 1.15, s)
+        return MOUTH_LEVEL + 1.1 * bell(s - 0.42, 0.3) + 0.9 * smoothstep(0.7, 1.15, s)
 
     def upper_height(self, s: Array) -> Array:
         s = np.abs(s)
@@ -276,12 +276,12 @@ class Lids:
 
     def upper(self, e: Array) -> Array:
         e = np.clip(e, 0.0, 1.0)
-        height = 8.4 + 1.1 * self.identity.eye_opening
+        height = 9.0 + 0.9 * self.identity.eye_opening
         return self.corner_line(e) + height * (4 * e * (1 - e)) ** 0.62 * (1 + 0.16 * (0.5 - e))
 
     def lower(self, e: Array) -> Array:
         e = np.clip(e, 0.0, 1.0)
-        height = 5.2 + 0.4 * self.identity.eye_opening
+        height = 5.6 + 0.4 * self.identity.eye_opening
         return self.corner_line(e) - height * (4 * e * (1 - e)) ** 0.75 * (1 - 0.2 * (0.5 - e))
 
 
