@@ -11,7 +11,7 @@ from importlib import import_module, metadata, util
 from typing import Literal
 
 from talksplat.backends import BACKENDS, default_threads
-from talksplat.benchmark import REQUIREMENTS
+from talksplat.installation import REQUIREMENTS
 
 
 @dataclass(frozen=True)

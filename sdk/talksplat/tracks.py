@@ -55,14 +55,13 @@ def read_pose(path: Path) -> Track:
         if path.suffix == ".json":
             viewmats = _opengl_to_viewmats(_transform_matrices(path))
         elif path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as arrays:
-                viewmats = np.asarray(arrays["viewmats"], np.float64)
+            viewmats = _stored_viewmats(path)
         else:
             raise InputError(f"{path} is not a pose file; expected .json or .npz.")
         return Track(check_viewmats(viewmats))
     except InputError as error:
         raise InputError(f"Pose file {path}: {error}") from error
-    except (OSError, KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{path} is not a pose file that can be read: {error}. Expected a transforms .json "
             "with frames[i].transform_matrix, or an .npz with viewmats [T,4,4]."
@@ -105,6 +104,18 @@ def check_viewmats(viewmats: ArrayLike) -> NDArray[np.float64]:
 def _transform_matrices(path: Path) -> NDArray[np.float64]:
     document: Any = schema.parse(path.read_text(encoding="utf-8"))
     return np.array([frame["transform_matrix"] for frame in document["frames"]], np.float64)
+
+
+def _stored_viewmats(path: Path) -> NDArray[np.float64]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(member.file_size for member in archive.infolist())
+        if size > _MAX_POSE_BYTES:
+            raise ValueError(f"its arrays take {size} bytes, at most {_MAX_POSE_BYTES} are read")
+        with np.load(path, allow_pickle=False) as arrays:
+            return np.asarray(arrays["viewmats"], np.float64)
+    except Exception as error:  # zipfile, zlib and NumPy raise many kinds on damaged archives
+        raise ValueError(str(error)) from error
 
 
 def _opengl_to_viewmats(camera_to_world: NDArray[np.float64]) -> NDArray[np.float64]:

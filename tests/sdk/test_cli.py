@@ -17,7 +17,7 @@ import pytest
 import soundfile
 from synthetic_bundle import speech_like
 
-from talksplat import benchmark
+from talksplat import installation
 from talksplat.cli import VERBS, main
 from talksplat.errors import BackendError
 from talksplat.video import read_image
@@ -141,7 +141,7 @@ def test_bench_reports_numbers_that_agree(
 def test_installed_size_counts_what_pyproject_requires() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     names = {re.match(r"[a-z]+", line)[0] for line in project["dependencies"]}  # type: ignore[index]
-    assert names == set(benchmark.REQUIREMENTS)
+    assert names == set(installation.REQUIREMENTS)
 
 
 def test_doctor_finds_this_installation_whole(

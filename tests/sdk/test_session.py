@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from synthetic_bundle import BLOCK_FRAMES, HEIGHT, RIGHT_SAMPLES, WIDTH, speech_like
 
@@ -66,6 +68,30 @@ def test_streaming_equals_offline_bit_for_bit(
 ) -> None:
     with avatar.session() as session:
         assert_same(stream(session, CLIP, chunk), offline)
+
+
+@settings(
+    max_examples=15,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(chunks=st.lists(st.integers(0, 3000), min_size=1, max_size=30), take=st.lists(st.booleans()))
+def test_any_cutting_and_any_taking_gives_the_same_frames(
+    avatar: talksplat.Avatar, offline: list[Frame], chunks: list[int], take: list[bool]
+) -> None:
+    frames = []
+    with avatar.session() as session:
+        position = 0
+        for number, chunk in enumerate(chunks):
+            session.push(CLIP[position : position + chunk])
+            position += chunk
+            if number < len(take) and take[number]:
+                frames += session.frames()
+        session.push(CLIP[position:])
+        session.end()
+        frames += session.frames()
+    assert_same(frames, offline)
 
 
 @pytest.mark.parametrize("samples", [1, 160, 639, 640, 641, 2 * 640, 3 * 640, 5000])

@@ -98,14 +98,14 @@ def test_arrays_that_would_unpickle_are_refused(tmp_path: Path) -> None:
 
 
 @settings(
-    max_examples=100,
+    max_examples=200,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(position=st.floats(0, 1), junk=st.binary(max_size=6), cut=st.integers(0, 12))
 def test_any_change_of_a_pose_file(tmp_path: Path, position: float, junk: bytes, cut: int) -> None:
-    np.savez(tmp_path / "whole.npz", viewmats=np.tile(np.eye(4), (2, 1, 1)))
+    np.savez_compressed(tmp_path / "whole.npz", viewmats=np.tile(np.eye(4), (2, 1, 1)))
     text = json.dumps({"frames": [{"transform_matrix": camera_to_world().tolist()}]})
     (tmp_path / "whole.json").write_text(text)
     for suffix in (".npz", ".json"):
