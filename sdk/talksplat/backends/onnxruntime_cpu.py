@@ -68,7 +68,7 @@ class OnnxRuntimeEngine:
         for name, constant in constants.items():
             if name not in tensors:
                 raise BackendError(f"{spec.file} has no input {name!r} to bind a constant to.")
-            _check_input(spec.file, tensors[name], constant)
+            _check_tensor(spec.file, "Input", tensors[name], constant)
         self._constants = {
             name: np.ascontiguousarray(constant) for name, constant in constants.items()
         }
@@ -95,7 +95,7 @@ class OnnxRuntimeRunner:
         self._spec = spec
         self._constants = constants
         self._varying = tuple(tensor for tensor in spec.inputs if tensor.name not in constants)
-        self._outputs = tuple(tensor.name for tensor in spec.outputs)
+        self._output_names = tuple(tensor.name for tensor in spec.outputs)
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """See :meth:`talksplat.backends.base.Runner.run`."""
@@ -104,13 +104,17 @@ class OnnxRuntimeRunner:
             array = inputs.get(tensor.name)
             if array is None:
                 raise BackendError(f"{self._spec.file} expects an input {tensor.name!r}.")
-            _check_input(self._spec.file, tensor, array)
+            _check_tensor(self._spec.file, "Input", tensor, array)
             feed[tensor.name] = np.ascontiguousarray(array)
         try:
-            arrays = self._session.run(self._outputs, feed)
+            arrays = self._session.run(self._output_names, feed)
         except Exception as error:  # ONNX Runtime's own errors share no base of their own
             raise BackendError(f"onnxruntime-cpu failed on {self._spec.file}: {error}") from error
-        return dict(zip(self._outputs, arrays, strict=True))
+        for tensor, array in zip(self._spec.outputs, arrays, strict=True):
+            _check_tensor(self._spec.file, "Output", tensor, array)
+        return {
+            tensor.name: array for tensor, array in zip(self._spec.outputs, arrays, strict=True)
+        }
 
     def close(self) -> None:
         """See :meth:`talksplat.backends.base.Runner.close`."""
@@ -170,13 +174,13 @@ def _tensor_spec(node: Any) -> TensorSpec:
     return TensorSpec(name=node.name, dtype=_DTYPES[node.type], shape=shape)  # type: ignore[arg-type]
 
 
-def _check_input(file: str, tensor: TensorSpec, array: Array) -> None:
+def _check_tensor(file: str, kind: str, tensor: TensorSpec, array: Array) -> None:
     sizes_fit = len(array.shape) == len(tensor.shape) and all(
         isinstance(size, str) or size == found
         for size, found in zip(tensor.shape, array.shape, strict=True)
     )
     if array.dtype != tensor.dtype or not sizes_fit:
         raise BackendError(
-            f"Input {tensor.name!r} of {file} expects {tensor.dtype} {list(tensor.shape)}, "
+            f"{kind} {tensor.name!r} of {file} expects {tensor.dtype} {list(tensor.shape)}, "
             f"found {array.dtype} {list(array.shape)}."
         )

@@ -16,20 +16,18 @@ from numpy.typing import NDArray
 from talksplat.backends import Backend, Engine
 from talksplat.bundle import Bundle
 from talksplat.errors import BundleError, InputError
+from talksplat.families.d3talker_contract import GRAPHS, check_graphs
 from talksplat.images import to_uint8
-from talksplat.manifest import Manifest, TensorSpec
+from talksplat.manifest import Manifest
 from talksplat.pncc import PnccRenderer
 from talksplat.rasterization import Workspace, allocate_images, rasterize
 from talksplat.ring import Ring
+from talksplat.tensor_reader import TensorReader
 from talksplat.timings import Timings
 from talksplat.tracks import UPPER_FACE_SIZE, Track, check_viewmats
 
 ByteImage = NDArray[np.uint8]
 FloatArray = NDArray[np.float32]
-Shapes = dict[str, tuple[int, ...]]
-
-# In the order in which a frame runs them.
-GRAPHS = ("audio_encoder", "audio_to_motion", "motion_encoder", "motion", "refiner")
 
 
 class D3Talker:
@@ -53,12 +51,12 @@ class D3Talker:
         self.contract = manifest.d3talker
         self.frame_samples = self.audio.sample_rate // self.audio.fps
         self.frame_tokens = self.audio.feature_rate // self.audio.fps
-        tensors = _Tensors(bundle)
+        tensors = TensorReader(bundle)
         self.face = Appearance(tensors, "face", manifest.rasterizer.sh_degree)
         self.mouth = Appearance(tensors, "mouth", manifest.rasterizer.sh_degree)
         counts = {"face": len(self.face.opacities), "mouth": len(self.mouth.opacities)}
-        _check_graphs(manifest, counts)
         constants = {"motion": bundle.tensors("baked.safetensors")}
+        check_graphs(manifest, counts, constants["motion"])
         self.engines: dict[str, Engine] = {
             name: backend.load(
                 bundle.graph_file(name), manifest.graphs[name], constants.get(name, {})
@@ -106,7 +104,7 @@ class D3Talker:
 class Appearance:
     """What of a region's Gaussians does not move: opacities [N], SH coefficients [N,K,3]."""
 
-    def __init__(self, tensors: _Tensors, region: str, sh_degree: int) -> None:
+    def __init__(self, tensors: TensorReader, region: str, sh_degree: int) -> None:
         file = f"{region}.safetensors"
         self.opacities: FloatArray = np.ascontiguousarray(
             tensors.get(file, "opacities", (-1, 1))[:, 0]
@@ -298,38 +296,7 @@ class D3TalkerStream:
         self._motions.forget(frame + 1 - contract.motion_radius)
 
 
-class _Tensors:
-    """Tensors of a bundle with the shape and dtype that the family needs."""
-
-    def __init__(self, bundle: Bundle) -> None:
-        self._bundle = bundle
-        self._files: dict[str, dict[str, NDArray[Any]]] = {}
-
-    def get(
-        self, file: str, name: str, shape: tuple[int, ...], dtype: type[np.generic] = np.float32
-    ) -> NDArray[Any]:
-        """One tensor; -1 in ``shape`` stands for any size of at least 1.
-
-        Raises:
-            BundleError: missing, or of another shape or dtype.
-        """
-        tensors = self._files.setdefault(file, self._bundle.tensors(file))
-        tensor = tensors.get(name)
-        if tensor is None:
-            raise BundleError(f"{file} of {self._bundle.path} has no tensor {name!r}.")
-        fits = len(shape) == tensor.ndim and all(
-            size == expected or (expected == -1 and size > 0)
-            for size, expected in zip(tensor.shape, shape, strict=True)
-        )
-        if not fits or tensor.dtype != dtype:
-            raise BundleError(
-                f"Tensor {name!r} in {file} of {self._bundle.path} expects {np.dtype(dtype)} "
-                f"{list(shape)} (-1: any), found {tensor.dtype} {list(tensor.shape)}."
-            )
-        return np.ascontiguousarray(tensor)
-
-
-def _pncc_renderer(tensors: _Tensors, manifest: Manifest) -> PnccRenderer:
+def _pncc_renderer(tensors: TensorReader, manifest: Manifest) -> PnccRenderer:
     file, count = "pncc.safetensors", manifest.d3talker.expression_size
     template = tensors.get(file, "template", (-1, 3))
     vertices = len(template)
@@ -344,64 +311,3 @@ def _pncc_renderer(tensors: _Tensors, manifest: Manifest) -> PnccRenderer:
         )
     except InputError as error:
         raise BundleError(f"The mesh in {file} cannot be drawn: {error}") from error
-
-
-def _check_graphs(manifest: Manifest, gaussians: dict[str, int]) -> None:
-    """Every graph of the family is there, with the tensors that this module binds.
-
-    Raises:
-        BundleError: naming the graph and the tensor.
-    """
-    audio, contract, video = manifest.audio, manifest.d3talker, manifest.video
-    frames = audio.block_frames
-    tokens = audio.left_tokens + audio.right_tokens
-    tokens += frames * (audio.feature_rate // audio.fps)
-    samples = audio.left_samples + audio.right_samples
-    samples += frames * (audio.sample_rate // audio.fps)
-    window = contract.frames_before + 1 + contract.frames_after
-    picture = (1, 3, video.height, video.width)
-    features: Shapes = {"features": (1, tokens, audio.feature_size)}
-    images: tuple[Shapes, Shapes] = ({"coarse": picture}, {"image": picture})
-    expected: dict[str, tuple[Shapes, Shapes]] = {
-        "audio_encoder": ({"pcm": (1, samples)}, features),
-        "audio_to_motion": (features, {"expression": (1, frames, contract.expression_size)}),
-        "motion_encoder": (
-            {"pncc_difference": (1, 3, contract.pncc.height, contract.pncc.width)},
-            {"facial_motion": (1, contract.motion_size)},
-        ),
-        "motion": (
-            {
-                "facial_motion": (1, 2 * contract.motion_radius + 1, contract.motion_size),
-                "audio_window": (1, window, audio.feature_size, contract.window_tokens),
-            },
-            {
-                f"{region}_{name}": (count, width)
-                for region, count in gaussians.items()
-                for name, width in (("means", 3), ("scales", 3), ("quats", 4))
-            },
-        ),
-        "refiner": images,
-    }
-    for name, (inputs, outputs) in expected.items():
-        if name not in manifest.graphs:
-            raise BundleError(f"A D3-Talker bundle needs a graph {name!r}; this one has none.")
-        graph = manifest.graphs[name]
-        _check_tensors(f"Graph {name!r}", "input", graph.inputs, inputs)
-        _check_tensors(f"Graph {name!r}", "output", graph.outputs, outputs)
-
-
-def _check_tensors(graph: str, kind: str, found: tuple[TensorSpec, ...], expected: Shapes) -> None:
-    tensors = {tensor.name: tensor for tensor in found}
-    for name, shape in expected.items():
-        tensor = tensors.get(name)
-        if tensor is None:
-            raise BundleError(f"{graph} has no {kind} {name!r}; export the avatar again.")
-        fits = len(tensor.shape) == len(shape) and all(
-            isinstance(size, str) or size == wanted
-            for size, wanted in zip(tensor.shape, shape, strict=True)
-        )
-        if not fits or tensor.dtype != "float32":
-            raise BundleError(
-                f"{graph} expects {kind} {name!r} float32 {list(shape)}, found {tensor.dtype} "
-                f"{list(tensor.shape)}; export the avatar again."
-            )
