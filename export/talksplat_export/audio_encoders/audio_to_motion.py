@@ -22,7 +22,6 @@ EXPRESSION_NAMES: tuple[str, ...] = tuple(
 """The weights that speech moves, in the order of the output."""
 
 _SLOPE = 0.1
-_REST = -3.0  # the sigmoid of it is 0.05
 
 
 @dataclass(frozen=True)
@@ -52,10 +51,17 @@ class AudioToMotion(nn.Module):
         self.pair = nn.Conv1d(width, width, 4, stride=TOKENS_PER_FRAME)
         self.frames = nn.Sequential(ValidResidual(width), ValidResidual(width))
         self.head = nn.Conv1d(width, self.config.expression_width, 1)
-        # A face at rest to begin with: from the middle of the sigmoid all shapes would rush to zero
-        # and saturate there.
+
+    def start_at(self, expression: Tensor) -> None:
+        """Makes the untrained network answer about ``expression`` [E], 0..1, to anything.
+
+        Training begins there, at the mean of the data. From the middle of the sigmoid the shapes
+        that never move would pull everything into its flat end.
+        """
         assert self.head.bias is not None
-        nn.init.constant_(self.head.bias, _REST)
+        with torch.no_grad():
+            self.head.weight.mul_(0.1)
+            self.head.bias.copy_(torch.logit(expression.clamp(0.003, 0.997)))
 
     def forward(self, features: Tensor) -> Tensor:
         x = nn.functional.leaky_relu(self.inlet(features.transpose(1, 2)), _SLOPE)

@@ -40,6 +40,11 @@ class FrontEnd(nn.Module):
         self.encoder = encoder
         self.audio_to_motion = audio_to_motion
 
+    @classmethod
+    def untrained(cls) -> FrontEnd:
+        """Both networks at their usual sizes, weights random."""
+        return cls(LogMelEncoder(), AudioToMotion())
+
     @property
     def padding(self) -> Padding:
         """What both together need around a block of frames; the right side is look-ahead."""

@@ -29,7 +29,7 @@ from tqdm import tqdm
 from talksplat.errors import CheckpointError, InputError, TalksplatError
 from talksplat_export.audio_encoders.audio_to_motion import EXPRESSION_NAMES, AudioToMotion
 from talksplat_export.audio_encoders.front_end import SAMPLES_PER_FRAME, FrontEnd, save_front_end
-from talksplat_export.audio_encoders.log_mel import SAMPLE_RATE, SAMPLES_PER_TOKEN, LogMelEncoder
+from talksplat_export.audio_encoders.log_mel import SAMPLE_RATE, SAMPLES_PER_TOKEN
 
 _NO_PHONEME = -100  # torch's ignored class
 _SAVE_EVERY = 250
@@ -240,14 +240,18 @@ def _correlation(a: Tensor, b: Tensor) -> float:
 
 
 def train(
-    clips: Sequence[Clip], classes: int, config: TrainingConfig, resume_from: Path | None
+    clips: Sequence[Clip],
+    classes: int,
+    config: TrainingConfig,
+    resume_from: Path | None,
 ) -> tuple[FrontEnd, FrontEndLoss]:
     """Trains from scratch, or from ``resume_from`` where that exists; saves its state there."""
     torch.manual_seed(config.seed)
-    front_end = FrontEnd(LogMelEncoder(), AudioToMotion())
-    deviation = torch.from_numpy(np.concatenate([clip.expression for clip in clips]).std(axis=0))
+    front_end = FrontEnd.untrained()
+    expression = torch.from_numpy(np.concatenate([clip.expression for clip in clips]))
+    front_end.audio_to_motion.start_at(expression.mean(dim=0))
     width = front_end.encoder.config.feature_width
-    loss = FrontEndLoss(config, deviation, width, classes)
+    loss = FrontEndLoss(config, expression.std(dim=0), width, classes)
     parts = nn.ModuleDict({"front_end": front_end, "loss": loss})
     optimizer = torch.optim.AdamW(parts.parameters(), lr=config.learning_rate, weight_decay=1e-3)
     step = 0
@@ -266,8 +270,8 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = config.learning_rate * _schedule(step, config.steps)
             batch = random_batch(clips, config, front_end, step)
-            features, expression = front_end(batch.pcm)
-            value = loss(own_tokens(features, front_end.audio_to_motion), expression, batch)
+            features, predicted = front_end(batch.pcm)
+            value = loss(own_tokens(features, front_end.audio_to_motion), predicted, batch)
             optimizer.zero_grad()
             value.backward()
             nn.utils.clip_grad_norm_(parts.parameters(), 1.0)
