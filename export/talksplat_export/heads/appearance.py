@@ -244,7 +244,7 @@ def _paint_skin(texels: _Texels, identity: Identity, head: ProceduralHead) -> Ar
 
     # Lips, with a soft border, fine vertical lines and a darker line where they meet.
     width = np.abs(place[:, 0]) / (24.2 * (1 + 0.1 * identity.mouth_width))
-    on_lips = smoothstep(1.14, 0.90, lip_row) * (1 - smoothstep(0.97, 1.06, width)) * ~inside_mouth
+    on_lips = smoothstep(1.14, 0.90, lip_row) * (1 - smoothstep(0.97, 1.06, width)) * ~inside_mouth * (z > 20)
     fine = fractal(np.stack([place[:, 0] * 0.9, y * 0.16], -1), 51, 2)
     lips = np.array(identity.lip_color) * (1 + 0.06 * fine[:, None])
     lips = (
@@ -356,7 +356,7 @@ def _paint_hair(texels: _Texels, identity: Identity) -> Array:
     color = np.array(identity.hair_color) * np.ones((len(across), 1))
     if cut is not None and cut.curl > 1:
         speckle = fractal(texels.place * 0.30, 111, 3)
-        return color * (1 + 0.35 * speckle[:, None] + 0.10 * fine[:, None])
+        return color * (1 + 0.45 * speckle[:, None] + 0.10 * fine[:, None])
     warm = np.array((1.10, 1.0, 0.90))
     lock = fractal(np.stack([np.cos(around) * 6, np.sin(around) * 6, down * 1.5], -1), 121, 2)
     color = color * (1 + 0.30 * fine[:, None] + 0.16 * lock[:, None] * warm)

@@ -164,7 +164,7 @@ class SkinShapes:
             mean = 0.45
             weight[bag[1:]] = (own[bag] + (mean - own[bag]) * deep)[1:]
         y, z = self.vertices[:, 1], self.vertices[:, 2]
-        hinge = smoothstep(-10.0, 24.0, z)
+        hinge = smoothstep(-20.0, 32.0, z)
         under = 1.0 - smoothstep(0.0, 34.0, -(y + 92.0) + 0.55 * np.maximum(30.0 - z, 0.0))
         under = np.where(self.upper > 0, 1.0, under)
         inside = np.isin(

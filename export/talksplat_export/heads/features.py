@@ -294,6 +294,6 @@ def place_clothes(identity: Identity) -> Array:
     for width, depth, y_side, y_front in profile:
         y = y_front + (y_side - y_front) * side**1.5
         y = y + np.where(front < 0, 0.35 * (y_side - y_front) * (1 - side), 0.0)
-        z = -31.0 + depth * front
+        z = -34.5 + (depth + 4.0) * front
         rows.append(np.stack([width * np.sin(angle), y, z], -1))
     return np.concatenate(rows)

@@ -108,7 +108,10 @@ def place_hair(identity: Identity) -> Array:
     cut = CUTS[identity.hair_style]
     around = np.pi + 2 * np.pi * np.arange(SEGMENTS) / SEGMENTS
     around = np.arctan2(np.sin(around), np.cos(around))[None, :]
-    line = np.radians(hairline_degrees(around, identity))
+    line = hairline_degrees(around, identity)
+    if cut is not None and cut.length is not None:
+        line = np.minimum(line, 100.0)  # below hangs the curtain
+    line = np.radians(line)
     along = np.arange(1, CAP_ROWS)[:, None] / (CAP_ROWS - 2)
     spaced = np.minimum(along, 1.0)
     polar = np.where(along <= 1.0, spaced**0.92 * line, line + np.radians(2.5))

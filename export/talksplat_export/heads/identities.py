@@ -20,7 +20,7 @@ BEN = Identity(
     brow_ridge=0.7, nose_length=0.3, nose_width=0.7, nose_bridge=0.0, mouth_width=0.4, lip_fullness=0.6,
     eye_size=-0.2, eye_opening=-0.2, ear_size=0.4, redness=0.2, stubble=0.45,
     skin_color=(0.47, 0.31, 0.23), lip_color=(0.46, 0.25, 0.23), eye_color=(0.22, 0.13, 0.08),
-    brow_thickness=0.9, lashes=0.6, hair_style="crop", hair_color=(0.055, 0.045, 0.04),
+    brow_thickness=0.9, lashes=0.6, hair_style="crop", hair_color=(0.085, 0.07, 0.06),
     clothes_color=(0.46, 0.22, 0.16), seed=5,
 )  # fmt: skip
 

@@ -143,7 +143,7 @@ def _tongue_out(basis: Array, pieces: dict[str, slice]) -> None:
     along = features.tongue_along()
     tip = 1 - smoothstep(0.0, 0.95, along)
     basis[ARKIT_INDEX["tongueOut"], pieces["tongue"]] = np.stack(
-        [0 * tip, 6.0 * tip - 6.0 * bell(along, 0.16), 26.0 * tip], -1
+        [0 * tip, 7.0 * tip, 26.0 * tip], -1
     )
 
 

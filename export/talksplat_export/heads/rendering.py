@@ -134,7 +134,7 @@ def light_visibility(
     *,
     size: int,
     softness: int,
-    bias: float = 0.0016,
+    bias: float = 0.0026,
 ) -> FloatArray:
     """[V] share 0..1 of a distant light that reaches every vertex, from a depth map of ``size``².
 
@@ -203,7 +203,7 @@ def _fixed(model: ProceduralHead, identity: Identity) -> _Fixed:
     inside = ambient_visibility(opened, faces, vertex_normals(opened, faces))
     in_mouth = np.isin(model.vertex_regions, [int(region) for region in INSIDE_MOUTH_REGIONS])
     lips = model.vertex_regions == Region.LIPS
-    ambient = np.where(in_mouth, inside, ambient)
+    ambient = np.where(in_mouth, inside**0.7, ambient)
     ambient = np.where(lips, np.maximum(ambient, 0.75 * inside), ambient)
     # Eyeballs turn and lids move; the ball's shade comes from its place, not its vertices.
     return _Fixed(to_linear(model.texture(identity)), ambient)

@@ -97,7 +97,7 @@ class Sculpture:
 
         jaw_x = 46 * width + 4.0 * i.jaw_width
         chin_y = -85 - 4 * i.chin_length
-        jaw = _capsule(p, (jaw_x - 2, -44, -4), (15 + 3 * i.chin_width, chin_y, 46), 12, 12)
+        jaw = _capsule(p, (jaw_x - 2, -44, -4), (12.5 + 3 * i.chin_width, chin_y, 46), 12, 12)
         head = _join(head, jaw, 24)
         chin = _ellipsoid(
             p, (0, chin_y, 53 + 3 * i.chin_forward), (17 + 4 * i.chin_width, 14.5, 16)

@@ -230,7 +230,7 @@ class Lips:
     def line(self, s: Array) -> Array:
         """Height of the lip line: a shallow bow whose middle hangs a little."""
         s = np.abs(s)
-        return MOUTH_LEVEL + 1.1 * bell(s - 0.42, 0.3) + 0.9 * smoothstep(0.7, 1.15, s)
+        return MOUTH_LEVEL + 1.1 * bell(s - 0.42, 0.3) + 1.5 * smoothstep(0.6, 1.15, s)
 
     def upper_height(self, s: Array) -> Array:
         s = np.abs(s)
