@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from unicodedata import category
 
 Record = TypeVar("Record")
 
@@ -168,8 +169,8 @@ def _decode_scalar(hint: type, value: object, where: str) -> Any:
     if hint is int and isinstance(value, int) and not isinstance(value, bool):
         return value
     if hint is str and isinstance(value, str):
-        if any("\ud800" <= character <= "\udfff" for character in value):
-            raise _mismatch(where, "text without lone surrogates", value)
+        if any(category(character) in ("Cc", "Cs") and character != "\n" for character in value):
+            raise _mismatch(where, "text without control characters", value)
         return value
     names = {float: "a number", bool: "true or false", int: "an integer", str: "a string"}
     raise _mismatch(where, names[hint], value)

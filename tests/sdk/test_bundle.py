@@ -120,6 +120,7 @@ def test_unknown_missing_and_wrong_keys_are_named(own_bundle: Path) -> None:
         (lambda d: d["video"].update(width=True), ["video.width", "integer"]),
         (lambda d: d["video"].update(width=10**9), ["video.width", "8192"]),
         (lambda d: d.update(family="other"), ["family", "d3talker"]),
+        (lambda d: d.update(name="\x1b[2J"), ["name", "control characters"]),
     ]:
         (own_bundle / MANIFEST_NAME).write_text(text)
         edit_manifest(own_bundle, edit)

@@ -31,14 +31,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(args: argparse.Namespace) -> None:
-    """Write ``<name>.mp4`` and ``<name>.png``, print parity and timing."""
+    """Write ``ada.mp4`` and ``ada.png`` for ``ada.avatar``, print parity and timing."""
     pcm = read_audio(args.speech)
     avatar = arguments.load_avatar(args)
     video = avatar.manifest.video
     height = round(_SHEET_WIDTH * video.height / video.width)
     frames = frame_count(len(pcm), args.fps)
     every = max(1, frames // (_SHEET_COLUMNS * _SHEET_ROWS))
-    clip = args.output / f"{avatar.manifest.name}.mp4"
+    clip = args.output / f"{args.avatar.resolve().stem}.mp4"
     pictures = []
     with (
         arguments.open_session(avatar, args) as session,
