@@ -31,7 +31,7 @@ class Scene:
     """Keyword arguments; the caller adds the dialect and the rasterize mode."""
 
     @property
-    def arrays(self) -> tuple[Array, ...]:
+    def arrays(self) -> tuple[Array, Array, Array, Array, Array, Array, Array]:
         """The seven arrays, in the order of the call."""
         return (
             self.means,

@@ -1,0 +1,73 @@
+"""How much work a picture is, counted by the oracle: the same for every correct rasterizer."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from benchmarks.rasterizer.scenes import Scene
+from talksplat_export import oracle
+
+TILE = oracle.TILE
+
+
+@dataclass(frozen=True)
+class Work:
+    """Counts for one picture under the rules of ``"gsplat"``."""
+
+    seen: int
+    """Gaussians that survive culling."""
+    pairs: int
+    """(Gaussian, pixel) contributions that are blended."""
+    tile_entries: int
+    """(Gaussian, 16×16 tile) entries that the exact ellipse needs."""
+    longest_list: int
+    """Entries of the busiest tile."""
+    steps_4x4: int
+    """(Gaussian, 4×4 block of pixels) in which at least one pixel is blended."""
+    steps_4x2: int
+    """The same for blocks of 4×2."""
+
+
+def count_work(scene: Scene) -> Work:
+    """Draw ``scene``'s first camera with the oracle and count."""
+    means, quats, scales, opacities, _, viewmats, Ks = map(torch.from_numpy, scene.arrays)
+    seen = oracle.project(
+        means, quats, scales, opacities, viewmats[0], Ks[0], scene.width, scene.height
+    )
+    lists = oracle.tile_lists(seen, scene.width, scene.height, "gsplat")
+    columns = math.ceil(scene.width / TILE)
+    pairs = steps_4x4 = steps_4x2 = 0
+    for tile, entries in enumerate(lists):
+        corner = torch.tensor([tile % columns, tile // columns]) * TILE
+        pixels = torch.cartesian_prod(torch.arange(TILE), torch.arange(TILE)).flip(-1) + corner
+        inside = (pixels[:, 0] < scene.width) & (pixels[:, 1] < scene.height)
+        drawn = inside[:, None] & (
+            oracle.drawn_alphas(
+                pixels + 0.5,
+                seen.means2d[entries],
+                seen.conics[entries],
+                seen.opacities[entries],
+                "gsplat",
+            )
+            > 0
+        )
+        pairs += int(drawn.sum())
+        steps_4x4 += _blocks(drawn, 4, 4)
+        steps_4x2 += _blocks(drawn, 4, 2)
+    return Work(
+        seen=len(seen.indices),
+        pairs=pairs,
+        tile_entries=sum(map(len, lists)),
+        longest_list=max(map(len, lists)),
+        steps_4x4=steps_4x4,
+        steps_4x2=steps_4x2,
+    )
+
+
+def _blocks(drawn: torch.Tensor, width: int, height: int) -> int:
+    """In how many (block, Gaussian) of a tile [256, M] some pixel is drawn."""
+    blocks = drawn.view(TILE // height, height, TILE // width, width, -1)
+    return int(blocks.any(3).any(1).sum())
