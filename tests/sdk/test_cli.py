@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import re
 import resource
+import signal
 import subprocess
 import sys
+import time
 import tomllib
 from pathlib import Path
 
@@ -261,3 +263,47 @@ def test_full_disk_ends_with_an_error_and_nothing_half_written(
     assert result.returncode == 1
     assert "Cannot write" in result.stderr and "Traceback" not in result.stderr
     assert list(output.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_run_leaves_nothing(bundle_path: Path, tmp_path: Path, number: int) -> None:
+    speech = tmp_path / "long.wav"
+    soundfile.write(speech, np.zeros(16000 * 600), 16000)
+    output = tmp_path / "stopped" / "out.mp4"
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "talksplat",
+            "run",
+            str(bundle_path),
+            str(speech),
+            "-o",
+            str(output),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not (output.parent.exists() and list(output.parent.iterdir())):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(number)
+    _, message = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted" in message and "Traceback" not in message
+    assert list(output.parent.iterdir()) == []
+
+
+def test_a_reader_that_leaves_early_is_no_error(bundle_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "talksplat", "inspect", str(bundle_path), "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    process.wait(timeout=60)
+    process.stderr.close()

@@ -7,9 +7,12 @@ rasterizer and ``talksplat export`` alone needs torch.
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from types import FrameType
 
 import talksplat
 from talksplat.errors import TalksplatError
@@ -31,12 +34,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = list(sys.argv[1:] if arguments is None else arguments)
     verb = next((option for option in options if option in VERBS), None)
     args = _parser(verb).parse_args(options)
+    before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         import_module(f"talksplat.cli.{args.verb}").execute(args)
         return 0
     except KeyboardInterrupt:
         print("talksplat: interrupted", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # whoever read the output has seen enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except TalksplatError as error:
         if args.debug:
             raise
@@ -49,7 +55,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "Run it again with --debug and report what it prints.",
             file=sys.stderr,
         )
+    finally:
+        signal.signal(signal.SIGTERM, before)
     return 1
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Let SIGTERM unwind like Ctrl-C, so that half-written files are removed."""
+    raise KeyboardInterrupt
 
 
 def _parser(chosen: str | None) -> argparse.ArgumentParser:
