@@ -52,4 +52,4 @@ class Camera:
 def opengl_camera_to_world(viewmats: NDArray[np.float64]) -> NDArray[np.float64]:
     """[T,4,4] world → camera with OpenCV axes to camera → world with OpenGL ones (+y up, -z
     forward), as NeRF-style transforms files hold them."""
-    return np.linalg.inv(viewmats) @ np.diag([1.0, -1.0, -1.0, 1.0])
+    return np.asarray(np.linalg.inv(viewmats) @ np.diag([1.0, -1.0, -1.0, 1.0]), np.float64)

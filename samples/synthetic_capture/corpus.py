@@ -57,7 +57,7 @@ def lines(voice: Voice, *, held_out: bool, seed: int) -> list[Line]:
     """Training or held-out sentences for one voice, shuffled by ``seed``."""
     chosen = [(i, text) for i, text in enumerate(sentences()) if is_held_out(i) == held_out]
     order = np.random.default_rng([seed, int(held_out)]).permutation(len(chosen))
-    return [Line(*chosen[position], voice) for position in order]
+    return [Line(index, text, voice) for index, text in (chosen[i] for i in order)]
 
 
 def varied(voice: Voice, seed: int) -> Voice:

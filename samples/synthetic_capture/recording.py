@@ -168,7 +168,7 @@ class Recording:
         across = np.linspace(-1.0, 1.0, size)[None, :, None]
         backdrop = _BACKDROP_TOP + (_BACKDROP_BOTTOM - _BACKDROP_TOP) * down
         backdrop = backdrop * (1.0 - 0.12 * across**2)
-        return self.folder.write_background(_bytes(backdrop)).astype(np.float32) / 255
+        return self.folder.write_background(_bytes(backdrop)).astype(np.float32) / np.float32(255)
 
 
 def _neck_upward(layer: FloatImage, neck: NDArray[np.bool_], rows: int) -> FloatImage:
@@ -183,4 +183,4 @@ def _neck_upward(layer: FloatImage, neck: NDArray[np.bool_], rows: int) -> Float
 
 
 def _bytes(image: NDArray[np.floating]) -> NDArray[np.uint8]:
-    return (np.clip(image, 0.0, 1.0) * 255).astype(np.uint8)
+    return np.asarray(np.clip(image, 0.0, 1.0) * 255, np.uint8)

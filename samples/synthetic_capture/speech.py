@@ -202,7 +202,7 @@ def _retrieve(
     )
     library.espeak_Synchronize()
     pcm = np.concatenate(chunks) if chunks else np.zeros(0, np.int16)
-    return pcm.astype(np.float32) / 32768, events
+    return pcm.astype(np.float32) / np.float32(32768), events
 
 
 def _phonemes(pcm: NDArray[np.float32], events: list[tuple[int, str]], rate: int) -> list[Phoneme]:
