@@ -34,7 +34,8 @@ class Capture:
     """Consecutive frames of one person speaking.
 
     Attributes:
-        name: of the folder.
+        name: of the folder, with the split where it is not the training one.
+        identity: which procedural head was filmed, or the folder's name.
         frames: uint8 [T,H,W,3], truncated from 0..1.
         mouth_masks: bool [T,H,W], inside of the mouth.
         viewmats: [T,4,4], world → camera, OpenCV.
@@ -47,6 +48,7 @@ class Capture:
     """
 
     name: str
+    identity: str
     frames: Tensor
     mouth_masks: Tensor
     viewmats: Tensor
@@ -85,7 +87,8 @@ def read_capture(folder: Path, split: str = "train") -> Capture:
         raise InputError(f"{folder / 'aud.wav'} must be 16 kHz mono, found {rate} Hz.")
     first, last = ids[0] * SAMPLES_PER_FRAME, (ids[-1] + 1) * SAMPLES_PER_FRAME
     return Capture(
-        name=folder.name,
+        name=folder.name if split == "train" else f"{folder.name} ({split})",
+        identity=_read_identity(folder),
         frames=torch.from_numpy(frames),
         mouth_masks=torch.from_numpy(
             np.stack([np.load(folder / "teeth_mask" / f"{i}.npy").astype(bool) for i in ids])
@@ -125,6 +128,11 @@ def _read_action_units(path: Path) -> FloatArray:
     intensities = [[float(row[f"AU{unit:02d}_r"]) for unit in ACTION_UNITS] for row in rows]
     full = np.array([2.0 if unit == 45 else 5.0 for unit in ACTION_UNITS], np.float32)
     return np.clip(np.array(intensities, np.float32) / full, 0, 1)
+
+
+def _read_identity(folder: Path) -> str:
+    scene = folder / "scene.json"
+    return str(json.loads(scene.read_text())["identity"]) if scene.is_file() else folder.name
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Scores of a bundle on captures it has not seen, frame against frame.
 
     python -m talksplat_export.training.evaluate out/ada.avatar captures/ada \
-        --held-out captures/ada_held_out captures/ada_other_voice
+        --held-out captures/ada:val captures/ada_other_voice
 
 The frames come out of the runtime, as an app would get them: the capture's sound goes in, its
 cameras and action units are the pose and upper-face tracks. The first capture only teaches the
@@ -128,6 +128,11 @@ def _mouth_box(capture: Capture) -> tuple[slice, slice, slice]:
     return slice(None), slice(top, bottom), slice(left, right)
 
 
+def _read_split(name: str) -> Capture:
+    folder, _, split = name.partition(":")
+    return read_capture(Path(folder), split or "train")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print a table; write it as JSON where asked."""
     parser = argparse.ArgumentParser(
@@ -136,12 +141,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("avatar", type=Path, help="bundle")
     parser.add_argument("capture", type=Path, help="capture it was trained on")
-    parser.add_argument("--held-out", type=Path, nargs="+", required=True, help="other captures")
+    parser.add_argument(
+        "--held-out",
+        nargs="+",
+        required=True,
+        metavar="FOLDER[:val]",
+        help="captures to score on; with :val their validation split",
+    )
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(arguments)
     avatar = talksplat.load(options.avatar)
     reader = fit_reader(read_capture(options.capture))
-    scores = [evaluate(avatar, reader, read_capture(path)) for path in options.held_out]
+    scores = [evaluate(avatar, reader, _read_split(name)) for name in options.held_out]
     table = Table("", *(score.capture for score in scores), title=options.avatar.name)
     for name in asdict(scores[0]):
         if name != "capture":

@@ -67,7 +67,7 @@ class Studio:
         )
         upper_face = capture.upper_face.numpy()
         return Clip(
-            capture.name,
+            capture.identity,
             capture.frames,
             capture.mouth_masks,
             capture.viewmats,
@@ -145,11 +145,11 @@ def adapt(
     model = D3Talker(config)
     if stored is not None:
         model.load_state_dict(stored["model"])
-    identity = studio.identity(capture.name, config, *gaussians)
+    identity = studio.identity(capture.identity, config, *gaussians)
     trainer = Trainer(model, [identity], [studio.clip(capture)], schedule, shared_rate)
-    trainer.run(directory, title=f"adapting to {capture.name}")
+    trainer.run(directory, title=f"adapting to {capture.identity}")
     checkpoint = AvatarCheckpoint(
-        name=capture.name,
+        name=capture.identity,
         model=model,
         identity=identity,
         front_end=studio.front_end,
@@ -172,7 +172,7 @@ def adapt(
             "pre_trained": general is not None,
         },
     )
-    path = directory / f"{capture.name}.pt"
+    path = directory / f"{capture.identity}.pt"
     checkpoint.save(path)
     return path
 
@@ -197,12 +197,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     verbs.choices["pretrain"].add_argument("--contrast", type=float, default=0.02, help="λ_SC")
     adapting = verbs.choices["adapt"]
     adapting.add_argument("--general", type=Path, help="pre-trained shared part")
-    adapting.add_argument("--without", choices=("general", "individual"), action="append")
+    adapting.add_argument(
+        "--without", choices=("general", "individual", "refiner"), action="append", default=[]
+    )
     adapting.add_argument("--shared-rate", type=float, default=0.5)
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     gaussians = (options.face_gaussians, options.mouth_gaussians)
-    without = getattr(options, "without", None) or []
+    without = getattr(options, "without", [])
     schedule = Schedule(
         iterations=options.iterations,
         static_iterations=min(400, options.iterations // 8),
@@ -211,6 +213,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         contrast_weight=getattr(options, "contrast", 0.0),
         general="general" not in without,
         individual="individual" not in without,
+        refiner="refiner" not in without,
         seed=options.seed,
     )
     if options.stage == "pretrain":

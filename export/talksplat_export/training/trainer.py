@@ -46,6 +46,7 @@ class Schedule:
         relocate_every: steps between look-ups of moved Gaussians in the grids.
         general: whether the General Field (Facial Motion) takes part.
         individual: whether the Individual Field (audio) takes part.
+        refiner: whether the coarse-to-fine network takes part.
         seed: of the choice of frames.
     """
 
@@ -60,6 +61,7 @@ class Schedule:
     relocate_every: int = 250
     general: bool = True
     individual: bool = True
+    refiner: bool = True
     seed: int = 0
 
 
@@ -153,7 +155,8 @@ class Trainer:
         coarse_loss = self._coarse_loss(coarse, clip, which, frame)
         loss = loss + coarse_loss
         refine = (
-            self.iteration >= schedule.refiner_start
+            schedule.refiner
+            and self.iteration >= schedule.refiner_start
             and self.iteration % schedule.refiner_every == 0
         )
         fine_loss = self._fine_loss(coarse, clip, which, frame) if refine else None
