@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 TORCH ?= torch==2.13.0
 
 CHECKPOINT := samples/avatars/ada.pt
-SPEECH := samples/speech/demo.wav
+SPEECH := samples/speech/hello.wav
 
 .PHONY: demo test check native format clean
 
