@@ -32,7 +32,7 @@ class EngineRecord:
         graph: name of the graph.
         onnx_bytes: size of the ONNX file.
         layers: layers of the network TensorRT-RTX made of it.
-        engine_bytes: size of the serialised engine; kernels are compiled on the device that runs it.
+        engine_bytes: size of the engine; its kernels are compiled on the device that runs it.
         build_seconds: wall-clock time of parsing and building.
     """
 

@@ -89,11 +89,13 @@ class MotionGraph(nn.Module):
         constants = dict(self.named_buffers()) | dict(zip(self.baked_names, baked, strict=True))
         motion = self.temporal(facial_motion)
         audio = self.audio_branch(audio_window)
-        mouth_means = constants["mouth_rest_means"] + _move(constants, "mouth", motion, audio)
+        mouth_means = _add_field(constants["mouth_rest_means"], constants, "mouth_general", motion)
+        mouth_means = _add_field(mouth_means, constants, "mouth_individual", audio)
         if self.upper_face:
             motion = torch.cat([motion, upper_face], dim=1)
             audio = torch.cat([audio, upper_face], dim=1)
-        face = constants["face_rest"] + _move(constants, "face", motion, audio)
+        face = _add_field(constants["face_rest"], constants, "face_general", motion)
+        face = _add_field(face, constants, "face_individual", audio)
         means, quats, scales = face.split([3, 4, 3], dim=1)
         return (
             means,
@@ -105,21 +107,17 @@ class MotionGraph(nn.Module):
         )
 
 
-def _move(constants: Mapping[str, Tensor], region: str, motion: Tensor, audio: Tensor) -> Tensor:
-    """What the General and the Individual Field add together, [N,10] or [N,3]."""
-    return _field(constants, f"{region}_general", motion) + _field(
-        constants, f"{region}_individual", audio
-    )
-
-
-def _field(constants: Mapping[str, Tensor], prefix: str, condition: Tensor) -> Tensor:
+def _add_field(
+    base: Tensor, constants: Mapping[str, Tensor], prefix: str, condition: Tensor
+) -> Tensor:
+    """``base`` [N,10] or [N,3] plus what one field says under a condition [1,A]."""
     first, attention, matrix, hidden_matrix, output = (
         constants[f"{prefix}_{name}"]
         for name in ("first", "attention", "condition", "hidden", "output")
     )
     # The condition scales the matrix, not the attention of every Gaussian: no pass over N.
     hidden = torch.relu(first + attention @ (matrix * condition.T))
-    return torch.relu(hidden @ hidden_matrix) @ output
+    return base + torch.relu(hidden @ hidden_matrix) @ output
 
 
 def _normalize(quats: Tensor) -> Tensor:
