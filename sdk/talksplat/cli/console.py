@@ -22,6 +22,9 @@ Item = TypeVar("Item")
 # Without markup: names and paths may hold square brackets.
 console = Console(soft_wrap=True, markup=False, highlight=False)
 
+_stderr = Console(stderr=True, markup=False, highlight=False)
+_quiet = not _stderr.is_terminal  # a bar is noise in a log
+
 
 def track(items: Iterable[Item], description: str, total: int) -> Iterator[Item]:
     """Pass ``items`` through under a progress bar on stderr."""
@@ -31,19 +34,21 @@ def track(items: Iterable[Item], description: str, total: int) -> Iterator[Item]
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with Progress(*columns, console=_stderr, transient=True, disable=_quiet) as progress:
         yield from progress.track(items, total=total, description=description)
 
 
 @contextmanager
 def step_progress() -> Iterator[Callable[[str, int, int], None]]:
-    """A progress bar on stderr; yields what to call before step ``number`` of ``total``."""
+    """A progress bar on stderr, a line per step in a log; yields what to call before each step."""
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with Progress(*columns, console=_stderr, transient=True, disable=_quiet) as progress:
         task = progress.add_task("Starting", total=None)
 
         def advance(step: str, number: int, total: int) -> None:
             progress.update(task, description=step, completed=number, total=total)
+            if _quiet:
+                _stderr.print(step)
 
         yield advance
 
