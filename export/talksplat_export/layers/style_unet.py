@@ -73,6 +73,14 @@ def _double(x: Tensor) -> Tensor:
     return F.interpolate(x, size=(2 * height, 2 * width), mode="bilinear", align_corners=False)
 
 
+def _join_patches(x: Tensor, patch: int) -> Tensor:
+    """``F.pixel_shuffle`` as two transpositions, which runtimes do twice as fast as one of both."""
+    batch, channels, height, width = x.shape
+    x = x.view(batch, -1, patch, patch, height, width).permute(0, 1, 2, 4, 5, 3)
+    x = x.reshape(batch, -1, patch, height, patch * width).permute(0, 1, 3, 2, 4)
+    return x.reshape(batch, channels // patch**2, patch * height, patch * width)
+
+
 class ResizingBlock(nn.Module):
     """Residual block that halves or doubles the picture between its two convolutions."""
 
@@ -109,13 +117,21 @@ class ModulatedConvolution(nn.Module):
             self.weight.mul_((n_in * kernel * kernel) ** -0.5)
         self.demodulate = demodulate
 
-    def forward(self, x: Tensor, style: Tensor) -> Tensor:
+    def forward(self, x: Tensor, style: Tensor, upsample: bool = False) -> Tensor:
+        """[B,n_in,H,W] and style [B,S] to [B,n_out,H,W], or twice the size.
+
+        Demodulated convolutions also carry StyleGAN2's gain of √2, so that it costs no pass.
+        """
         scale = self.modulation(style)
         weight = self.weight[0]
-        out = F.conv2d(x * scale[:, :, None, None], weight, padding=weight.shape[-1] // 2)
+        x = x * scale[:, :, None, None]
+        if upsample:
+            x = _double(x)  # after the scale, which then touches a quarter of the pixels
+        out = F.conv2d(x, weight, padding=weight.shape[-1] // 2)
         if self.demodulate:
             energy = scale.square() @ weight.square().sum(dim=(2, 3)).T
-            out = out * torch.rsqrt(energy + _DEMODULATION_EPSILON)[:, :, None, None]
+            gain = 2**0.5 * torch.rsqrt(energy + _DEMODULATION_EPSILON)
+            out = out * gain[:, :, None, None]
         return out
 
 
@@ -133,9 +149,7 @@ class StyleConvolution(nn.Module):
         self.upsample = upsample
 
     def forward(self, x: Tensor, style: Tensor, noise: Tensor | None) -> Tensor:
-        if self.upsample:
-            x = _double(x)
-        out = self.modulated_conv(x, style) * 2**0.5
+        out = self.modulated_conv(x, style, self.upsample)
         if self.weight is not None and noise is not None:
             out = out + self.weight * noise
         return _activate(out + self.bias)
@@ -216,7 +230,7 @@ class StyleGenerator(nn.Module):
             # One colour per patch plus the detail inside it; resizing at full resolution instead
             # would cost as much as all convolutions together.
             colour = rgb.repeat_interleave(self.patch**2, dim=1)
-            rgb = F.pixel_shuffle(self.to_patches(out, style) + colour, self.patch)
+            rgb = _join_patches(self.to_patches(out, style) + colour, self.patch)
         return rgb
 
 

@@ -14,6 +14,7 @@ from talksplat_export.layers.style_unet import (
     StyleCode,
     StyleUNet,
     StyleUNetConfig,
+    _join_patches,
 )
 
 SMALL = StyleUNetConfig(
@@ -26,8 +27,11 @@ SMALL = StyleUNetConfig(
 )
 
 
+@pytest.mark.parametrize("upsample", [False, True])
 @pytest.mark.parametrize(("kernel", "demodulate"), [(3, True), (3, False), (1, False)])
-def test_modulated_convolution_is_the_weight_modulating_one(kernel: int, demodulate: bool) -> None:
+def test_modulated_convolution_is_the_weight_modulating_one(
+    kernel: int, demodulate: bool, upsample: bool
+) -> None:
     """StyleGAN2, equations 1 to 3 (Karras et al., 2020): scale the kernel, then normalise it."""
     torch.manual_seed(0)
     layer = ModulatedConvolution(16, 24, kernel, 8, demodulate)
@@ -35,8 +39,12 @@ def test_modulated_convolution_is_the_weight_modulating_one(kernel: int, demodul
     weight = layer.weight[0].double() * layer.modulation(style).double()[0][None, :, None, None]
     if demodulate:
         weight = weight * torch.rsqrt(weight.square().sum(dim=(1, 2, 3), keepdim=True) + 1e-8)
-    expected = F.conv2d(x.double(), weight, padding=kernel // 2)
-    found = layer(x, style)
+        weight = weight * 2**0.5
+    pixels = x.double()
+    if upsample:
+        pixels = F.interpolate(pixels, scale_factor=2, mode="bilinear", align_corners=False)
+    expected = F.conv2d(pixels, weight, padding=kernel // 2)
+    found = layer(x, style, upsample)
     # Sums of 16·9 float32 products of order one.
     torch.testing.assert_close(found.double(), expected, rtol=0, atol=5e-6)
 
@@ -46,7 +54,8 @@ def test_every_picture_of_a_batch_has_its_own_style() -> None:
     layer = ModulatedConvolution(4, 5, 3, 8, demodulate=True)
     x, style = torch.randn(3, 4, 8, 8), torch.randn(3, 8)
     apart = torch.cat([layer(x[i : i + 1], style[i : i + 1]) for i in range(3)])
-    torch.testing.assert_close(layer(x, style), apart, rtol=0, atol=1e-6)
+    # Values up to three, summed in another order.
+    torch.testing.assert_close(layer(x, style), apart, rtol=0, atol=3e-6)
 
 
 def test_halving_is_bilinear_resizing() -> None:
@@ -81,6 +90,12 @@ def test_output_has_the_size_of_the_input_and_the_range_of_a_picture(
         out = network(torch.rand(2, 3, 32, 32))
     assert out.shape == (2, 3, 32, 32)
     assert 0 <= float(out.min()) < float(out.max()) <= 1
+
+
+@pytest.mark.parametrize("patch", [2, 4])
+def test_patches_are_joined_as_pixel_shuffle_does(patch: int) -> None:
+    x = torch.randn(2, 3 * patch**2, 5, 7)
+    assert torch.equal(_join_patches(x, patch), F.pixel_shuffle(x, patch))
 
 
 def test_feature_images_of_many_channels() -> None:
