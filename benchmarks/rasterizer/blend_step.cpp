@@ -25,17 +25,19 @@ constexpr float kTransmittanceMin = 1e-4f;
 constexpr float kExp2[6] = {1.0f,           0.69314718056f, 0.24022650696f,
                             0.05550410866f, 0.00961812911f, 0.00133335581f};
 
-// The exponent in base 2 is u0² + u1² - log2(opacity), u = Lᵀ (pixel - mean), L a Cholesky factor.
+// The exponent in base 2 is log2(opacity) - u0² - u1², where u = Lᵀ (pixel - mean) and L is a
+// Cholesky factor of the inverse covariance; the mean's share of u is the Gaussian's `origin`.
 struct Gaussian {
-  float x, y, l0, l1, l2, log2_opacity, red, green, blue;
+  float origin0, origin1, l0, l1, l2, log2_opacity, red, green, blue;
 };
 
 // Faint and wide, so that every step blends every pixel and none ever stops.
 void fill(Gaussian* gaussians) {
   for (int i = 0; i < kGaussians; ++i) {
     const float f = static_cast<float>(i) / kGaussians;
-    gaussians[i] = {8.0f * f,          8.0f * (1.0f - f), 0.10f + 0.02f * f, 0.01f, 0.12f - 0.02f * f,
-                    -5.5f + 0.5f * f, f,                 1.0f - f,          0.5f};
+    const float l0 = 0.10f + 0.02f * f, l1 = 0.01f, l2 = 0.12f - 0.02f * f;
+    const float x = 8.0f * f, y = 8.0f * (1.0f - f);
+    gaussians[i] = {-l0 * x - l1 * y, -l2 * y, l0, l1, l2, -5.5f + 0.5f * f, f, 1.0f - f, 0.5f};
   }
 }
 
@@ -68,19 +70,18 @@ __attribute__((target("avx512f,avx512vl,avx512bw,avx512dq"))) double blend_step_
     __m512 transmittance = _mm512_set1_ps(1.0f);
     __m512 red = _mm512_setzero_ps(), green = red, blue = red;
     for (const Gaussian& g : gaussians) {
-      const __m512 dx = _mm512_sub_ps(px, _mm512_set1_ps(g.x));
-      const __m512 dy = _mm512_sub_ps(py, _mm512_set1_ps(g.y));
       const __m512 u0 =
-          _mm512_fmadd_ps(_mm512_set1_ps(g.l0), dx, _mm512_mul_ps(_mm512_set1_ps(g.l1), dy));
-      const __m512 u1 = _mm512_mul_ps(_mm512_set1_ps(g.l2), dy);
-      __m512 s = _mm512_fmsub_ps(u0, u0, _mm512_set1_ps(g.log2_opacity));
-      s = _mm512_fmadd_ps(u1, u1, s);
-      const __mmask16 seen = _mm512_cmp_ps_mask(s, _mm512_set1_ps(kLog2Of255), _CMP_LE_OQ);
+          _mm512_fmadd_ps(_mm512_set1_ps(g.l0), px,
+                          _mm512_fmadd_ps(_mm512_set1_ps(g.l1), py, _mm512_set1_ps(g.origin0)));
+      const __m512 u1 = _mm512_fmadd_ps(_mm512_set1_ps(g.l2), py, _mm512_set1_ps(g.origin1));
+      __m512 s = _mm512_fnmadd_ps(u0, u0, _mm512_set1_ps(g.log2_opacity));
+      s = _mm512_fnmadd_ps(u1, u1, s);
+      const __mmask16 seen = _mm512_cmp_ps_mask(s, _mm512_set1_ps(-kLog2Of255), _CMP_GE_OQ);
       const __m512 whole = _mm512_roundscale_ps(s, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-      const __m512 rest = _mm512_sub_ps(whole, s);
+      const __m512 rest = _mm512_sub_ps(s, whole);
       __m512 power = _mm512_set1_ps(kExp2[5]);
       for (int i = 4; i >= 0; --i) power = _mm512_fmadd_ps(power, rest, _mm512_set1_ps(kExp2[i]));
-      power = _mm512_scalef_ps(power, _mm512_sub_ps(_mm512_setzero_ps(), whole));
+      power = _mm512_scalef_ps(power, whole);
       const __m512 alpha = _mm512_min_ps(power, _mm512_set1_ps(kAlphaMax));
       const __m512 weight = _mm512_mul_ps(alpha, transmittance);
       const __m512 next = _mm512_fnmadd_ps(alpha, transmittance, transmittance);
@@ -116,20 +117,19 @@ __attribute__((target("avx2,fma"))) double blend_step_avx2(int64_t passes, float
     __m256 transmittance = _mm256_set1_ps(1.0f);
     __m256 red = _mm256_setzero_ps(), green = red, blue = red;
     for (const Gaussian& g : gaussians) {
-      const __m256 dx = _mm256_sub_ps(px, _mm256_set1_ps(g.x));
-      const __m256 dy = _mm256_sub_ps(py, _mm256_set1_ps(g.y));
       const __m256 u0 =
-          _mm256_fmadd_ps(_mm256_set1_ps(g.l0), dx, _mm256_mul_ps(_mm256_set1_ps(g.l1), dy));
-      const __m256 u1 = _mm256_mul_ps(_mm256_set1_ps(g.l2), dy);
-      __m256 s = _mm256_fmsub_ps(u0, u0, _mm256_set1_ps(g.log2_opacity));
-      s = _mm256_fmadd_ps(u1, u1, s);
-      const __m256 seen = _mm256_cmp_ps(s, _mm256_set1_ps(kLog2Of255), _CMP_LE_OQ);
+          _mm256_fmadd_ps(_mm256_set1_ps(g.l0), px,
+                          _mm256_fmadd_ps(_mm256_set1_ps(g.l1), py, _mm256_set1_ps(g.origin0)));
+      const __m256 u1 = _mm256_fmadd_ps(_mm256_set1_ps(g.l2), py, _mm256_set1_ps(g.origin1));
+      __m256 s = _mm256_fnmadd_ps(u0, u0, _mm256_set1_ps(g.log2_opacity));
+      s = _mm256_fnmadd_ps(u1, u1, s);
+      const __m256 seen = _mm256_cmp_ps(s, _mm256_set1_ps(-kLog2Of255), _CMP_GE_OQ);
       const __m256 whole = _mm256_round_ps(s, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-      const __m256 rest = _mm256_sub_ps(whole, s);
+      const __m256 rest = _mm256_sub_ps(s, whole);
       __m256 power = _mm256_set1_ps(kExp2[5]);
       for (int i = 4; i >= 0; --i) power = _mm256_fmadd_ps(power, rest, _mm256_set1_ps(kExp2[i]));
       const __m256i exponent = _mm256_slli_epi32(_mm256_cvtps_epi32(whole), 23);
-      power = _mm256_castsi256_ps(_mm256_sub_epi32(_mm256_castps_si256(power), exponent));
+      power = _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(power), exponent));
       const __m256 alpha = _mm256_min_ps(power, _mm256_set1_ps(kAlphaMax));
       const __m256 weight = _mm256_mul_ps(alpha, transmittance);
       const __m256 next = _mm256_fnmadd_ps(alpha, transmittance, transmittance);
@@ -152,7 +152,8 @@ __attribute__((target("avx2,fma"))) double blend_step_avx2(int64_t passes, float
 }
 
 // Multiply-adds per nanosecond of one core, of 8 lanes: twelve chains hide their latency.
-__attribute__((target("avx2,fma"))) double multiply_adds_per_nanosecond(int64_t passes, float* sink) {
+__attribute__((target("avx2,fma"))) double multiply_adds_per_nanosecond(int64_t passes,
+                                                                        float* sink) {
   constexpr int kChains = 12;
   __m256 sums[kChains];
   for (int i = 0; i < kChains; ++i) sums[i] = _mm256_set1_ps(static_cast<float>(i));

@@ -408,7 +408,8 @@ def rasterize(
         quats: [N, 4] wxyz.
         scales: [N, 3] standard deviations, world units, activated.
         opacities: [N], activated.
-        colors: [N, D] features, or [N, K, 3] spherical harmonics when ``sh_degree`` is given.
+        colors: [N, D] features, or [N, K, 3] spherical harmonics when ``sh_degree`` is given; with
+            one more dimension in front, each camera has its own.
         viewmats: [C, 4, 4] world to camera, OpenCV axes.
         Ks: [C, 3, 3] in pixels.
         width, height: size of the image in pixels.
@@ -450,7 +451,8 @@ def rasterize(
             rasterize_mode=rasterize_mode,
             dialect=dialect,
         )
-        features = colors.double()[seen.indices]
+        per_camera = colors.dim() == (3 if sh_degree is None else 4)
+        features = (colors[camera] if per_camera else colors).double()[seen.indices]
         if sh_degree is not None:
             position = torch.linalg.inv(viewmat)[:3, 3]
             directions = means.double()[seen.indices] - position

@@ -236,6 +236,19 @@ def many_cameras() -> Scene:
     )
 
 
+def colors_per_camera() -> Scene:
+    scene = cloud(count=300, seed=29)
+    viewmats = np.stack([looking_at_origin(3.0, yaw) for yaw in (0.0, 1.0)])
+    colors = np.random.default_rng(29).uniform(size=(2, 300, 3)).astype(np.float32)
+    return replace(scene, colors=colors, viewmats=viewmats, Ks=scene.Ks.repeat(2, axis=0))
+
+
+def shs_per_camera() -> Scene:
+    scene = colors_per_camera()
+    shs = np.random.default_rng(30).normal(size=(2, 300, 9, 3)) * 0.4
+    return replace(scene, colors=shs.astype(np.float32), options={"sh_degree": 2})
+
+
 def background_image() -> Scene:
     scene = cloud(count=200, width=70, height=50, seed=26)
     image = np.random.default_rng(26).uniform(size=(1, 50, 70, 3)).astype(np.float32)
@@ -283,6 +296,8 @@ SCENES: dict[str, Callable[[], Scene]] = {
     "opaque layers": opaque_layers,
     "off-centre principal point": off_centre_principal_point,
     "many cameras": many_cameras,
+    "colours per camera": colors_per_camera,
+    "harmonics per camera": shs_per_camera,
     "background image": background_image,
     "depth": lambda: depth("D"),
     "expected depth": lambda: depth("ED"),
