@@ -111,7 +111,8 @@ def synthesize(text: str, voice: Voice, *, lead_s: float = 0.25, tail_s: float =
     """Speaks ``text`` with ``lead_s`` and ``tail_s`` seconds of silence around it.
 
     The same arguments give the same samples: the library is loaded anew for every call, because
-    it carries oscillator and noise state from one utterance to the next.
+    it carries oscillator and noise state from one utterance to the next, and seeds its random
+    numbers, which breathy voices draw on, with the time of day.
 
     Raises BackendError when eSpeak NG is not there, InputError for an unknown voice and
     AudioError when nothing audible came out.
@@ -163,6 +164,7 @@ def _espeak() -> Iterator[tuple[ctypes.CDLL, int]]:
                 f"eSpeak NG did not start with its data at {data.decode()} (status {rate})."
                 " Reinstall the package 'espeakng-loader'."
             )
+        library.espeak_ng_SetRandSeed(ctypes.c_long(1))
         yield library, rate
     finally:
         library.espeak_Terminate()
