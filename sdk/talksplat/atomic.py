@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,23 +18,16 @@ def atomic_file(path: Path) -> Iterator[Path]:
     Raises:
         OutputError: the file cannot be written (disk full included); nothing is left behind.
     """
+    staging = staging_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(
-            prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent
-        )
-        os.close(descriptor)
-    except OSError as error:
-        raise OutputError(f"Cannot write {path}: {error}.") from error
-    staging = Path(name)
-    try:
         yield staging
-        staging.chmod(0o644)  # mkstemp makes it private
         staging.replace(path)
     except OSError as error:
         raise OutputError(f"Cannot write {path}: {error}.") from error
     finally:
-        staging.unlink(missing_ok=True)
+        if staging.exists():
+            staging.unlink()
 
 
 @contextmanager
@@ -47,19 +39,21 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """
     if path.exists():
         raise OutputError(f"{path} exists; choose another path or remove it.")
+    staging = staging_path(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    except OSError as error:
-        raise OutputError(f"Cannot write {path}: {error}.") from error
-    try:
+        staging.mkdir(parents=True)
         yield staging
-        staging.chmod(0o755)  # mkdtemp makes it private
         staging.rename(path)
     except OSError as error:
         raise OutputError(f"Cannot write {path}: {error}.") from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def staging_path(path: Path) -> Path:
+    """A hidden name beside ``path`` that nothing else uses; known before anything is created,
+    so that an interrupt at any moment finds what to remove."""
+    return path.with_name(f".{path.stem}.{secrets.token_hex(8)}{path.suffix}")
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -10,7 +10,6 @@ import hashlib
 import os
 import shutil
 import stat
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from types import TracebackType
@@ -21,6 +20,7 @@ import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
+from talksplat.atomic import staging_path
 from talksplat.errors import BundleError, InputError, OutputError
 from talksplat.manifest import (
     MANIFEST_NAME,
@@ -126,11 +126,9 @@ class BundleWriter:
             )
         if self.path.exists() and not overwrite:
             raise OutputError(f"{self.path} exists; remove it or ask to overwrite it.")
+        self._staging = staging_path(self.path)
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._staging = Path(
-                tempfile.mkdtemp(prefix=f".{self.path.name}.", dir=self.path.parent)
-            )
+            self._staging.mkdir(parents=True)
         except OSError as error:
             raise OutputError(f"Cannot write {self.path}: {error}.") from error
         self._graphs: dict[str, GraphSpec] = {}
@@ -180,7 +178,6 @@ class BundleWriter:
         """
         self.stage(manifest)
         try:
-            self._staging.chmod(0o755)  # mkdtemp makes it private
             self._replace_destination()
         except OSError as error:
             raise OutputError(f"Cannot write {self.path}: {error}.") from error
@@ -202,14 +199,14 @@ class BundleWriter:
             self._staging.rename(self.path)
             return
         # A folder cannot be renamed over a full one: the old one steps aside first.
-        with tempfile.TemporaryDirectory(prefix=".replaced.", dir=self.path.parent) as aside:
-            old = Path(aside) / "old"
-            self.path.rename(old)
-            try:
-                self._staging.rename(self.path)
-            except OSError:
-                old.rename(self.path)
-                raise
+        old = staging_path(self.path)
+        self.path.rename(old)
+        try:
+            self._staging.rename(self.path)
+        except OSError:
+            old.rename(self.path)
+            raise
+        shutil.rmtree(old)
 
     def _write(self, file: str, data: bytes) -> Path:
         try:
