@@ -205,7 +205,12 @@ def _paint_skin(texels: _Texels, identity: Identity, head: ProceduralHead) -> Ar
     )
 
     nose = Sculpture(identity).nostril
-    hole = bell(np.linalg.norm((np.abs(place) * (1, 0, 0) + place * (0, 1, 1) - nose) / (3.4, 3.6, 6.0), axis=-1), 1.0)
+    hole = bell(
+        np.linalg.norm(
+            (np.abs(place) * (1, 0, 0) + place * (0, 1, 1) - nose) / (3.4, 3.6, 6.0), axis=-1
+        ),
+        1.0,
+    )
     color = color * (1 - 0.72 * hole[:, None] * np.array((0.85, 1.0, 1.0)))
 
     vertices = head.template(identity)[piece_slices()["skin"]].astype(float) * 1e3
@@ -244,7 +249,12 @@ def _paint_skin(texels: _Texels, identity: Identity, head: ProceduralHead) -> Ar
 
     # Lips, with a soft border, fine vertical lines and a darker line where they meet.
     width = np.abs(place[:, 0]) / (24.2 * (1 + 0.1 * identity.mouth_width))
-    on_lips = smoothstep(1.14, 0.90, lip_row) * (1 - smoothstep(0.97, 1.06, width)) * ~inside_mouth * (z > 20)
+    on_lips = (
+        smoothstep(1.14, 0.90, lip_row)
+        * (1 - smoothstep(0.97, 1.06, width))
+        * ~inside_mouth
+        * (z > 20)
+    )
     fine = fractal(np.stack([place[:, 0] * 0.9, y * 0.16], -1), 51, 2)
     lips = np.array(identity.lip_color) * (1 + 0.06 * fine[:, None])
     lips = (

@@ -284,12 +284,18 @@ def place_clothes(identity: Identity) -> Array:
     neck = 44 + 6 * identity.neck_width
     # width, depth, height at the sides, height at front and back
     profile = [
-        (neck - 3, neck - 6, -140, -140), (neck + 2, neck + 1, -133, -137),
-        (neck + 6, neck + 5, -131, -136), (neck + 9, neck + 8, -133, -140),
-        (neck + 9, neck + 8, -137, -146), (neck + 22, neck + 13, -141, -156),
-        (neck + 50, neck + 22, -150, -176), (neck + 92, neck + 34, -162, -205),
-        (neck + 122, neck + 42, -176, -235), (neck + 136, neck + 46, -205, -262), (neck + 132, neck + 44, -300, -300),
-    ]  # fmt: skip
+        (neck - 2, neck - 4, -141, -143),
+        (neck + 4, neck + 4, -133, -138),
+        (neck + 8, neck + 8, -131, -137),
+        (neck + 11, neck + 11, -133, -141),
+        (neck + 11, neck + 11, -137, -147),
+        (neck + 23, neck + 16, -141, -157),
+        (neck + 50, neck + 24, -150, -176),
+        (neck + 92, neck + 35, -162, -205),
+        (neck + 122, neck + 42, -176, -235),
+        (neck + 136, neck + 46, -205, -262),
+        (neck + 132, neck + 44, -300, -300),
+    ]
     rows = []
     for width, depth, y_side, y_front in profile:
         y = y_front + (y_side - y_front) * side**1.5

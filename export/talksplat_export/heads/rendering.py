@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -185,7 +186,9 @@ class _Fixed:
     """What does not change from frame to frame of an identity."""
 
     texture: FloatArray  # linear
+    half_texture: FloatArray  # two texels averaged to one, for samples that stand for a pixel
     ambient: FloatArray  # [V]
+    face_uvs: FloatArray  # [F,2] middle of every face in the atlas
 
 
 @lru_cache(maxsize=4)
@@ -206,7 +209,10 @@ def _fixed(model: ProceduralHead, identity: Identity) -> _Fixed:
     ambient = np.where(in_mouth, inside**0.7, ambient)
     ambient = np.where(lips, np.maximum(ambient, 0.75 * inside), ambient)
     # Eyeballs turn and lids move; the ball's shade comes from its place, not its vertices.
-    return _Fixed(to_linear(model.texture(identity)), ambient)
+    texture = to_linear(model.texture(identity))
+    size = len(texture) // 2
+    half = texture.reshape(size, 2, size, 2, 3).mean((1, 3))
+    return _Fixed(texture, half, ambient, model.uvs[model.uv_faces].mean(1))
 
 
 def _sample(texture: FloatArray, uv: FloatArray) -> FloatArray:
@@ -285,19 +291,81 @@ def render(
     normals = vertex_normals(vertices, model.faces)
     shadow = light_visibility(vertices, model.faces, normals, KEY.direction, size=320, softness=2)
     _shade_mouth(vertices, model, shadow)
-    covered = np.flatnonzero(face_ids.ravel() >= 0)
-    ids = face_ids.ravel()[covered]
-    weights = barycentrics.reshape(-1, 3)[covered]
-    attributes = np.column_stack([normals, vertices, fixed.ambient, shadow]).astype(np.float32)
-    surface = interpolate(model.faces, ids, weights, attributes)
-    uv = interpolate(model.uv_faces, ids, weights, model.uvs)
-    eye = -viewmat[:3, :3].T @ viewmat[:3, 3]
+    samples = _place_samples(face_ids, barycentrics, depth, model, fixed)
+    attributes = np.column_stack([normals, vertices, fixed.ambient, shadow, _strands(vertices)])
+    surface = samples.interpolate(model.faces, attributes.astype(np.float32))
+    uv = samples.interpolate(model.uv_faces, model.uvs)
+    eye = (-viewmat[:3, :3].T @ viewmat[:3, 3]).astype(np.float32)
+    albedo = np.empty((len(uv), 3), np.float32)
+    albedo[: samples.whole] = _sample(fixed.half_texture, uv[: samples.whole])
+    albedo[samples.whole :] = _sample(fixed.texture, uv[samples.whole :])
+    color = _shade(albedo, surface, samples.regions, eye)
+    return _resolve(color, samples, face_ids, depth, model)
+
+
+@dataclass(frozen=True)
+class _Samples:
+    """Where light is worked out: once for pixels that show one smooth piece of surface, at every
+    covered sample for the rest (edges, silhouettes)."""
+
+    face_ids: NDArray[np.int32]  # those of whole pixels, SUPERSAMPLING² each, then single ones
+    barycentrics: FloatArray
+    regions: NDArray[np.uint8]  # [whole + single]
+    pixels: NDArray[np.int64]  # [whole + single]
+    shares: FloatArray  # [whole + single] share of the pixel
+    whole: int
+
+    def interpolate(self, faces: NDArray[np.int32], attributes: FloatArray) -> FloatArray:
+        values = interpolate(faces, self.face_ids, self.barycentrics, attributes)
+        per_pixel = SUPERSAMPLING**2
+        split = self.whole * per_pixel
+        means = sum(values[k:split:per_pixel] for k in range(per_pixel)) / np.float32(per_pixel)
+        return np.concatenate([means, values[split:]])
+
+
+def _blocks(samples: NDArray[Any]) -> NDArray[Any]:
+    """[pixels, SUPERSAMPLING², ...] of an image of samples."""
+    scale = SUPERSAMPLING
+    height, width = samples.shape[0] // scale, samples.shape[1] // scale
+    rest = samples.shape[2:]
+    blocks = samples.reshape(height, scale, width, scale, *rest).swapaxes(1, 2)
+    return blocks.reshape(height * width, scale**2, *rest)
+
+
+def _place_samples(
+    face_ids: NDArray[np.int32],
+    barycentrics: FloatArray,
+    depth: FloatArray,
+    model: ProceduralHead,
+    fixed: _Fixed,
+) -> _Samples:
+    ids = _blocks(face_ids)
+    drawn = np.flatnonzero(np.maximum.reduce(list(ids.T)) >= 0)
+    ids, weights, z = ids[drawn], _blocks(barycentrics)[drawn], _blocks(depth)[drawn]
     regions = model.face_regions[ids]
-    color = _shade(
-        _sample(fixed.texture, uv), surface, regions, eye.astype(np.float32),
-        _strand_directions(vertices, model, ids, weights, regions),
-    )  # fmt: skip
-    return _resolve(color, covered, regions, depth, width, height)
+    smooth = np.minimum.reduce(list(ids.T)) >= 0
+    for k in range(1, SUPERSAMPLING**2):
+        smooth &= regions[:, k] == regions[:, 0]
+        # Across a seam of the atlas the mean of texture coordinates would lie elsewhere in it.
+        jump = np.abs(fixed.face_uvs[ids[:, k]] - fixed.face_uvs[ids[:, 0]])
+        smooth &= np.maximum(jump[:, 0], jump[:, 1]) < np.float32(0.05)
+    # An empty sample has no depth; such pixels are out already.
+    near, far = np.minimum.reduce(list(z.T)), np.maximum.reduce(list(z.T))
+    smooth &= far < near + np.float32(0.0025)
+    whole, single = np.flatnonzero(smooth), np.flatnonzero(~smooth)
+    covered = ids[single] >= 0
+    owner = np.broadcast_to(single[:, None], covered.shape)[covered]
+    per_pixel = SUPERSAMPLING**2
+    return _Samples(
+        np.concatenate([ids[whole].ravel(), ids[single][covered]]),
+        np.concatenate([weights[whole].reshape(-1, 3), weights[single][covered]]),
+        np.concatenate([regions[whole, 0], regions[single][covered]]),
+        np.concatenate([drawn[whole], drawn[owner]]),
+        np.concatenate(
+            [np.ones(len(whole), np.float32), np.full(len(owner), 1 / per_pixel, np.float32)]
+        ),
+        len(whole),
+    )
 
 
 def _shade_mouth(vertices: FloatArray, model: ProceduralHead, shadow: FloatArray) -> None:
@@ -307,20 +375,13 @@ def _shade_mouth(vertices: FloatArray, model: ProceduralHead, shadow: FloatArray
         shadow[pieces[name]] *= 0.9
 
 
-def _strand_directions(
-    vertices: FloatArray,
-    model: ProceduralHead,
-    ids: NDArray[np.int32],
-    weights: FloatArray,
-    regions: NDArray[np.uint8],
-) -> FloatArray:
-    """Unit direction of the strands [M,3] at the samples on hair."""
+def _strands(vertices: FloatArray) -> FloatArray:
+    """[V,3] direction of the strands, zero off the hair."""
     hair = piece_slices()["hair"]
     before, after = strand_neighbours()
-    tangents = np.zeros_like(vertices)
-    tangents[hair] = vertices[hair][after] - vertices[hair][before]
-    on_hair = regions == Region.HAIR
-    return _normalized(interpolate(model.faces, ids[on_hair], weights[on_hair], tangents))
+    strands = np.zeros_like(vertices)
+    strands[hair] = vertices[hair][after] - vertices[hair][before]
+    return strands
 
 
 def _shade(
@@ -328,8 +389,8 @@ def _shade(
     surface: FloatArray,
     regions: NDArray[np.uint8],
     eye: FloatArray,
-    strands: FloatArray,
 ) -> FloatArray:
+    """Linear colour [N,3]; ``surface`` [N,11] is normal, place, ambient, shadow, strand."""
     normal = _normalized(surface[:, :3])
     view = _normalized(eye - surface[:, 3:6])
     facing = _dot(normal, view)
@@ -367,7 +428,7 @@ def _shade(
             albedo[on_hair],
             normal[on_hair],
             view[on_hair],
-            strands,
+            _normalized(surface[on_hair, 8:11]),
             shadow[on_hair],
             ambient[on_hair],
         )
@@ -408,39 +469,30 @@ def _tone(linear: FloatArray) -> FloatArray:
 
 def _resolve(
     color: FloatArray,
-    covered: NDArray[np.int64],
-    regions: NDArray[np.uint8],
+    samples: _Samples,
+    face_ids: NDArray[np.int32],
     depth: FloatArray,
-    width: int,
-    height: int,
+    model: ProceduralHead,
 ) -> Rendering:
     """Average the samples of every pixel; region and depth are those of its nearest sample."""
-    scale = SUPERSAMPLING
-    row, column = covered // (scale * width) // scale, covered % (scale * width) // scale
-    pixel = row * width + column
-    count = np.bincount(pixel, minlength=width * height).astype(np.float32)
-    toned = _tone(color)
-    sums = [np.bincount(pixel, toned[:, k], width * height) for k in range(3)]
-    linear = np.stack(sums, -1).astype(np.float32) / np.maximum(count, 1.0)[:, None]
-    rgba = np.zeros((height, width, 4), np.float32)
-    rgba[..., :3] = to_srgb(linear).reshape(height, width, 3)
-    rgba[..., 3] = (count / scale**2).reshape(height, width)
+    height, width = depth.shape[0] // SUPERSAMPLING, depth.shape[1] // SUPERSAMPLING
+    pixels = width * height
+    toned = _tone(color) * samples.shares[:, None]
+    alpha = np.bincount(samples.pixels, samples.shares, pixels).astype(np.float32)
+    sums = [np.bincount(samples.pixels, toned[:, k], pixels) for k in range(3)]
+    linear = np.stack(sums, -1).astype(np.float32) / np.maximum(alpha, 1e-6)[:, None]
+    rgba = np.zeros((pixels, 4), np.float32)
+    drawn = np.flatnonzero(alpha)
+    rgba[drawn, :3] = to_srgb(linear[drawn])
+    rgba[:, 3] = alpha
 
-    samples = np.zeros(depth.size, np.uint8)
-    samples[covered] = regions
-    blocks = (
-        depth.reshape(height, scale, width, scale).transpose(0, 2, 1, 3).reshape(height, width, -1)
-    )
-    nearest = blocks.argmin(-1)[..., None]
-    region_blocks = (
-        samples.reshape(height, scale, width, scale)
-        .transpose(0, 2, 1, 3)
-        .reshape(height, width, -1)
-    )
+    z = _blocks(depth)
+    nearest = z.argmin(1)[:, None]
+    ids = np.take_along_axis(_blocks(face_ids), nearest, 1)[:, 0]
+    regions = np.where(ids >= 0, model.face_regions[ids], np.uint8(Region.BACKGROUND))
+    z = np.take_along_axis(z, nearest, 1)[:, 0]
     return Rendering(
-        rgba,
-        np.take_along_axis(region_blocks, nearest, -1)[..., 0],
-        np.take_along_axis(blocks, nearest, -1)[..., 0],
+        rgba.reshape(height, width, 4), regions.reshape(height, width), z.reshape(height, width)
     )
 
 

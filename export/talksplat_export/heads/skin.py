@@ -86,7 +86,7 @@ BAG = np.array(
 SKIN_CHART = Chart(0.002, 0.34, 0.998, 0.998)
 BAG_UPPER_CHART = Chart(0.002, 0.002, 0.098, 0.128)
 BAG_LOWER_CHART = Chart(0.102, 0.002, 0.198, 0.128)
-LID_CHARTS = tuple(Chart(0.002 + 0.052 * k, 0.132, 0.05 + 0.052 * k, 0.158) for k in range(4))
+LID_CHARTS = tuple(Chart(0.002 + 0.05 * k, 0.132, 0.048 + 0.05 * k, 0.158) for k in range(4))
 
 
 def column(x: int) -> int:
@@ -230,7 +230,7 @@ class Lips:
     def line(self, s: Array) -> Array:
         """Height of the lip line: a shallow bow whose middle hangs a little."""
         s = np.abs(s)
-        return MOUTH_LEVEL + 1.1 * bell(s - 0.42, 0.3) + 1.5 * smoothstep(0.6, 1.15, s)
+        return MOUTH_LEVEL + 1.5 * bell(s - 0.42, 0.3) + 2.4 * smoothstep(0.6, 1.15, s)
 
     def upper_height(self, s: Array) -> Array:
         s = np.abs(s)
@@ -341,9 +341,9 @@ def _front_targets(identity: Identity) -> tuple[Array, Array]:
     rows_above_mouth = np.arange(len(FACE_Y)) + FACE_ROW <= MOUTH_ROW
     # Each row is warped by the slit that it belongs to, seen from its own side.
     middle = np.where(
-        rows_above_eye[:, None], y_above, np.where(rows_above_mouth[:, None], 0.0, y_below)
+        rows_above_eye[:, None], y_above, np.where(rows_above_mouth[:, None], y_above, y_below)
     )
-    between = ~rows_above_eye & rows_above_mouth
+    between = ~rows_above_eye & (np.arange(len(FACE_Y)) + FACE_ROW < MOUTH_ROW)
     both = y_above + y_below - y  # below the eye and above the mouth: both displacements
     middle = np.where(between[:, None], both, middle)
     lower_copy = y_below
@@ -418,6 +418,10 @@ def _half_grid(identity: Identity, sculpture: Sculpture) -> Array:
     # Seen from the axis the last front column lies at this azimuth.
     start = np.arctan2(last[..., 0], last[..., 2] - depth[:, None])
     azimuth[:, fronts:] = start[:, None] + BACK_FRACTIONS[None, :, None] * (np.pi - start[:, None])
+    # Under the skull rays to the back start at the neck's axis, so that their rows never cross.
+    under = smoothstep(0.0, 8.0, np.arange(ROWS) - CHIN_ROW + 1.0)[:, None, None]
+    backward = smoothstep(np.radians(60), np.radians(130), azimuth)
+    origins[..., 2] += under * backward * (-30.0 - origins[..., 2])
     fade = 1.0 - smoothstep(0, 7, np.arange(backs) + 1.0)
     behind = (
         FACE_Y[:, None, None] + (target_y[:, -1] - FACE_Y[:, None])[:, None] * fade[None, :, None]
