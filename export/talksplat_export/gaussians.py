@@ -92,7 +92,9 @@ class GaussianSet(nn.Module):
 
     def activate(self, deformation: Tensor | None = None) -> ActiveGaussians:
         """Add a deformation [N,10] = (Δmeans 3, Δquats 4, Δscales 3) and activate."""
-        means, quats, scales = self.means, self.raw_quats, self.raw_scales
+        means: Tensor = self.means
+        quats: Tensor = self.raw_quats
+        scales: Tensor = self.raw_scales
         if deformation is not None:
             means = means + deformation[:, 0:3]
             quats = quats + deformation[:, 3:7]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import io
 import logging
 import warnings
 from collections.abc import Iterator
@@ -39,9 +38,7 @@ def export_graph(graph: Graph, opset: int) -> bytes:
             verbose=False,
         )
     assert program is not None
-    stream = io.BytesIO()
-    program.save(stream, external_data=False)
-    model = onnx.load_from_string(stream.getvalue())
+    model = program.model_proto
     _strip(model)
     onnx.checker.check_model(model, full_check=True)
     _check_operators(model, graph.name)

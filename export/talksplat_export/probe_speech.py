@@ -24,4 +24,5 @@ def probe_speech(seconds: float = 1.0) -> FloatArray:
         distance = (harmonic * pitch[:, None] - resonances) / 120.0
         voice += (1 / (1 + distance**2)).sum(axis=1) / harmonic**0.5 * np.sin(harmonic * phase)
     voice *= np.clip(np.sin(np.pi * ((time * 5) % 1)), 0.0, None) ** 0.5
-    return (0.3 * voice / np.abs(voice).max(initial=1e-9)).astype(np.float32)
+    speech: FloatArray = (0.3 * voice / np.abs(voice).max(initial=1e-9)).astype(np.float32)
+    return speech

@@ -229,6 +229,7 @@ class _Reader:
         background = self._tensor("background", shape=(None, None, 3), dtype=torch.uint8)
         expression_names = self._texts("front_end", "expression_names")
         self._check_camera_size(background)
+        self._check_refiner_size(config, background)
         return cls(
             name=self._text("name"),
             model=self._load(lambda: D3Talker(config), "model"),
@@ -324,6 +325,14 @@ class _Reader:
         if not len(viewmats):
             raise self._error("tracks.viewmats expects at least one frame", "none")
         return Tracks(viewmats, self._tensor("tracks", "upper_face", shape=(len(viewmats), 6)))
+
+    def _check_refiner_size(self, config: D3TalkerConfig, background: Tensor) -> None:
+        side = config.refiner.image_size
+        if tuple(background.shape[:2]) != (side, side):
+            raise self._error(
+                f"background expects [{side}, {side}, 3], the size that the refiner was made for",
+                list(background.shape),
+            )
 
     def _check_camera_size(self, background: Tensor) -> None:
         size = [self._value("camera", "height"), self._value("camera", "width")]

@@ -74,14 +74,15 @@ class D3TalkerConfig:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain lists, numbers and strings, as stored in a checkpoint."""
-        return _plain(asdict(self))
+        stored: dict[str, Any] = _plain(asdict(self))
+        return stored
 
     @classmethod
     def from_dict(cls, stored: dict[str, Any]) -> Self:
         """The inverse of :meth:`as_dict`; unknown keys raise ``TypeError``."""
         values = dict(stored)
         values["motion_channels"] = tuple(values["motion_channels"])
-        refiner = {
+        refiner: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value
             for key, value in values.pop("refiner").items()
         }

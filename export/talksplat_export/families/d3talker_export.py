@@ -129,7 +129,7 @@ class D3TalkerExport(FamilyExport):
             licence=checkpoint.licence,
             precision="float32",
             audio=AudioContract(
-                sample_rate=SAMPLE_RATE,
+                sample_rate=16000,
                 fps=25,
                 block_frames=self.block_frames,
                 left_samples=front_end.padding.left_samples,

@@ -56,11 +56,11 @@ def _points(prefix: str, field: DeformationField, locations: GridLocations) -> d
 
 def _decoder(prefix: str, field: DeformationField) -> dict[str, Tensor]:
     """A decoder laid out for row vectors, ``row @ matrix``, with the movements' factors inside."""
-    first, hidden, output = (layer.weight.detach() for layer in field.sigma_net.net)
+    first, hidden, output = (weight.detach().T for weight in field.sigma_net.parameters())
     return {
-        f"{prefix}_condition": first[:, field.grid.width :].T,
-        f"{prefix}_hidden": hidden.T,
-        f"{prefix}_output": output.T * field.move,
+        f"{prefix}_condition": first[field.grid.width :],
+        f"{prefix}_hidden": hidden,
+        f"{prefix}_output": output * field.move,
     }
 
 
@@ -96,7 +96,7 @@ class MotionGraph(nn.Module):
             audio = torch.cat([audio, upper_face], dim=1)
         face = _add_field(constants["face_rest"], constants, "face_general", motion)
         face = _add_field(face, constants, "face_individual", audio)
-        means, quats, scales = face.split([3, 4, 3], dim=1)
+        means, quats, scales = torch.split(face, [3, 4, 3], dim=1)
         return (
             means,
             F.softplus(scales),
@@ -122,5 +122,5 @@ def _add_field(
 
 def _normalize(quats: Tensor) -> Tensor:
     # As F.normalize, which would copy the norms to the shape of the quaternions first.
-    norms = torch.linalg.vector_norm(quats, dim=1, keepdim=True)
+    norms: Tensor = torch.linalg.vector_norm(quats, dim=1, keepdim=True)
     return quats / norms.clamp_min(1e-12)

@@ -59,8 +59,8 @@ class GridLocation:
             matrix = torch.sparse_csr_tensor(
                 starts, rows.flatten(), weights.flatten(), size=size, check_invariants=False
             )
-        transposed = matrix.to_sparse_coo().t().coalesce().to_sparse_csr()
-        return cls(matrix, transposed)
+        transposed = matrix.to_sparse_coo().t().coalesce()  # type: ignore[no-untyped-call]
+        return cls(matrix, transposed.to_sparse_csr())
 
 
 class PlaneGrid(nn.Module):
@@ -136,7 +136,9 @@ class PlaneGrid(nn.Module):
 
     def look_up(self, location: GridLocation) -> Tensor:
         """Features [N, levels] at a location, differentiable in the table."""
-        features = _SparseProduct.apply(self.embeddings, location.matrix, location.transposed)
+        features = _SparseProduct.apply(  # type: ignore[no-untyped-call]
+            self.embeddings, location.matrix, location.transposed
+        )
         return cast(Tensor, features).view(-1, self.levels)
 
 

@@ -52,7 +52,7 @@ class StyleUNetConfig:
 
     @property
     def coarsest_size(self) -> int:
-        return self.image_size // self.patch // 2 ** (self.levels - 1)
+        return self.image_size // self.patch >> (self.levels - 1)
 
 
 def _conv(n_in: int, n_out: int, kernel: int = 3, bias: bool = True) -> nn.Conv2d:
@@ -178,9 +178,10 @@ class StyleCode(nn.Sequential):
             self.append(nn.LeakyReLU(_SLOPE))
 
     def forward(self, code: Tensor) -> Tensor:
-        normalised = code * torch.rsqrt(code.square().mean(dim=1, keepdim=True) + 1e-8)
-        out: Tensor = super().forward(normalised)
-        return out
+        code = code * torch.rsqrt(code.square().mean(dim=1, keepdim=True) + 1e-8)
+        for layer in self:
+            code = layer(code)
+        return code
 
 
 class StyleGenerator(nn.Module):
@@ -275,6 +276,7 @@ class StyleUNet(nn.Module):
             if isinstance(layer, ToRGB):
                 nn.init.zeros_(layer.modulated_conv.weight)
         for sequence in self.condition_scale:
+            assert isinstance(sequence, nn.Sequential)
             last = sequence[-1]
             assert isinstance(last, nn.Conv2d) and last.bias is not None
             nn.init.ones_(last.bias)
@@ -292,7 +294,7 @@ class StyleUNet(nn.Module):
             features = block(features + skips[level])
             scales.append(self.condition_scale[level](features))
             shifts.append(self.condition_shift[level](features))
-        painted = self.stylegan_decoder(code, scales, shifts)
+        painted: Tensor = self.stylegan_decoder(code, scales, shifts)
         if self.config.residual:
             return (coarse[:, :3] + painted).clamp(0, 1)
         return torch.sigmoid(painted)

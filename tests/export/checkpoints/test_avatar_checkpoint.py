@@ -187,6 +187,7 @@ def _set(*keys: str, value: Any) -> Callable[[dict[str, Any]], None]:
             r"identity.mouth.raw_opacities expects float32 \[99, 1\]",
         ),
         (_set("background", value=torch.zeros(64, 64, 3)), r"background expects uint8 \[\*,\*,3\]"),
+        (_set("config", "refiner", "image_size", value=32), r"background expects \[32, 32, 3\]"),
         (_set("camera", "width", value=65), r"height and width \[64, 64\]"),
         (_set("camera", "K", value=[[1, 2], [3, 4]]), "camera.K"),
         (_set("pncc", "faces", value=torch.tensor([[0, 1, 81]]).int()), "indices of 81 vertices"),
