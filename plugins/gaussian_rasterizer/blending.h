@@ -1,8 +1,9 @@
 // What one Gaussian does to one pixel: front-to-back alpha blending, Kerbl et al. 2023, eq. 2-3.
 //
 // The 2D Gaussian is held by the Cholesky factor of its inverse covariance, in powers of two:
-// alpha = 2^(log2 opacity - u0^2 - u1^2) with u0 = l0 dx + l1 dy, u1 = l2 dy. The exponent then needs
-// no sign test and no multiplication by the opacity, and the least alpha is tested before the power.
+// alpha = 2^(log2 opacity - u0^2 - u1^2) with u0 = l0 dx + l1 dy, u1 = l2 dy. The exponent then
+// needs no sign test and no multiplication by the opacity, and the least alpha is tested before the
+// power.
 #pragma once
 
 #include "host_device.h"
@@ -24,11 +25,11 @@ TALKSPLAT_HOST_DEVICE Cholesky<T> cholesky(const Projection<T>& p) {
   return {l0, T(0.0f) - l0 * p.xy / p.yy, square_root(half_log2e / p.yy)};
 }
 
-// log2 of alpha before the clamp.
+// log2 of alpha before the clamp, where u0 = c0 + l0 x + l1 y and u1 = c1 + l2 y.
 template <class T>
-TALKSPLAT_HOST_DEVICE T exponent(T dx, T dy, T l0, T l1, T l2, T log2_opacity) {
-  const T u0 = multiply_add(l0, dx, l1 * dy);
-  const T u1 = l2 * dy;
+TALKSPLAT_HOST_DEVICE T exponent(T x, T y, T c0, T c1, T l0, T l1, T l2, T log2_opacity) {
+  const T u0 = multiply_add(l0, x, multiply_add(l1, y, c0));
+  const T u1 = multiply_add(l2, y, c1);
   return negative_multiply_add(u1, u1, negative_multiply_add(u0, u0, log2_opacity));
 }
 
@@ -40,9 +41,10 @@ struct Moments {
 
 inline constexpr float kLn2 = 0.693147181f;
 
-// Gradients of the mean on the image and of the rows of A, whose A A^T + low pass the factor belongs
-// to. With u = L d and cov^-1 = 2 ln2 L^T L: dL/dcov = 2 ln2^2 L^T (sum g u u^T) L. It is multiplied
-// with A from the right, L A first, because both are large along a thin splat and L A is not.
+// Gradients of the mean on the image and of the rows of A, whose A A^T + low pass the factor
+// belongs to. With u = L d and cov^-1 = 2 ln2 L^T L: dL/dcov = 2 ln2^2 L^T (sum g u u^T) L. It is
+// multiplied with A from the right, L A first, because both are large along a thin splat and L A is
+// not.
 template <class T>
 TALKSPLAT_HOST_DEVICE void cholesky_backward(const Cholesky<T>& factor, const Moments<T>& moments,
                                              const T rows[6], ProjectionGradient<T>& grad) {

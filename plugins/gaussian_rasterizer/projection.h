@@ -1,5 +1,5 @@
-// From a 3D Gaussian to its footprint on the image: "EWA Splatting" (Zwicker et al. 2002, eq. 24-31)
-// as used by "3D Gaussian Splatting" (Kerbl et al. 2023, section 4), and its derivative.
+// From a 3D Gaussian to its footprint on the image: "EWA Splatting" (Zwicker et al. 2002, eq.
+// 24-31) as used by "3D Gaussian Splatting" (Kerbl et al. 2023, section 4), and its derivative.
 //
 // Everything is written for a number type T: float on the GPU and in scalar code, a vector of
 // Gaussians in the CPU kernels. T needs + - * /, and sqrt, min, max, select and comparisons below.
@@ -32,9 +32,9 @@ struct Projection {
 // What the derivative needs again and the forward pass has at hand.
 template <class T>
 struct ProjectionTape {
-  T rotation[9];        // of the normalised (or given) quaternion, row-major
-  T inverse_norm;       // 1/|quat|, 1 where the dialect does not normalise
-  T camera_mean[3];     // x, y, z in camera space
+  T rotation[9];     // of the normalised (or given) quaternion, row-major
+  T inverse_norm;    // 1/|quat|, 1 where the dialect does not normalise
+  T camera_mean[3];  // x, y, z in camera space
   T clamped_x, clamped_y;
   T jacobian_world[6];  // J W, 2x3
   T rows[6];            // A = J W R S, 2x3
@@ -83,8 +83,7 @@ TALKSPLAT_HOST_DEVICE Projection<T> project(const T mean[3], const T quat[4], co
   const T focal_x = T(camera.fx) * inverse_z;
   const T focal_y = T(camera.fy) * inverse_z;
   for (int column = 0; column < 3; ++column) {
-    tape.jacobian_world[column] =
-        focal_x * (T(W[column]) - tape.clamped_x * T(W[6 + column]));
+    tape.jacobian_world[column] = focal_x * (T(W[column]) - tape.clamped_x * T(W[6 + column]));
     tape.jacobian_world[3 + column] =
         focal_y * (T(W[3 + column]) - tape.clamped_y * T(W[6 + column]));
   }
@@ -170,8 +169,7 @@ TALKSPLAT_HOST_DEVICE void project_backward(const Projection<T>& projected,
       unscaled[0] = unscaled[0] + tape.jacobian_world[row] * tape.rotation[3 * row + column];
       unscaled[1] = unscaled[1] + tape.jacobian_world[3 + row] * tape.rotation[3 * row + column];
     }
-    grad_scale[column] =
-        unscaled[0] * grad_rows[column] + unscaled[1] * grad_rows[3 + column];
+    grad_scale[column] = unscaled[0] * grad_rows[column] + unscaled[1] * grad_rows[3 + column];
     const T g0 = grad_rows[column] * scale[column];
     const T g1 = grad_rows[3 + column] * scale[column];
     for (int row = 0; row < 3; ++row) {
@@ -188,12 +186,12 @@ TALKSPLAT_HOST_DEVICE void project_backward(const Projection<T>& projected,
   const T* R = grad_rotation;
   const T two = T(2.0f);
   T q0 = two * (i * (R[7] - R[5]) + j * (R[2] - R[6]) + k * (R[3] - R[1]));
-  T q1 = two * (j * (R[1] + R[3]) + k * (R[2] + R[6]) + w * (R[7] - R[5]) -
-                two * i * (R[4] + R[8]));
-  T q2 = two * (i * (R[1] + R[3]) + k * (R[5] + R[7]) + w * (R[2] - R[6]) -
-                two * j * (R[0] + R[8]));
-  T q3 = two * (i * (R[2] + R[6]) + j * (R[5] + R[7]) + w * (R[3] - R[1]) -
-                two * k * (R[0] + R[4]));
+  T q1 =
+      two * (j * (R[1] + R[3]) + k * (R[2] + R[6]) + w * (R[7] - R[5]) - two * i * (R[4] + R[8]));
+  T q2 =
+      two * (i * (R[1] + R[3]) + k * (R[5] + R[7]) + w * (R[2] - R[6]) - two * j * (R[0] + R[8]));
+  T q3 =
+      two * (i * (R[2] + R[6]) + j * (R[5] + R[7]) + w * (R[3] - R[1]) - two * k * (R[0] + R[4]));
   if (rules.normalizes_quats()) {
     const T along = q0 * w + q1 * i + q2 * j + q3 * k;
     q0 = (q0 - along * w) * n;

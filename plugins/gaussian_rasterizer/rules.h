@@ -24,10 +24,6 @@ struct Rules {
 
   // Opacity is clamped here before blending: 0.999 up to gsplat 1.5.3, 0.99 elsewhere.
   constexpr float max_alpha() const { return dialect == Dialect::kGsplat15 ? 0.999f : 0.99f; }
-  // log2(0.999), log2(0.99)
-  constexpr float log2_max_alpha() const {
-    return dialect == Dialect::kGsplat15 ? -0.00144341734f : -0.0144995697f;
-  }
   // A pixel is finished by the Gaussian that would take its transmittance to 1e-4: gsplat counts
   // equality as finished, inria does not.
   constexpr bool stop_at_equality() const { return dialect != Dialect::kInria; }

@@ -86,15 +86,17 @@ uint32_t forward(Workspace& workspace, const Settings& settings, const Input& me
   request.with_depth = settings.with_depth;
   request.expected_depth = settings.expected_depth;
   request.threads = settings.threads;
+  request.keep_for_backward = keep_views;
+  workspace.times = {};
   for (size_t camera = 0; camera < viewmats.shape(0); ++camera) {
     const Gaussians gaussians =
         gaussians_of(means, quats, scales, opacities, colors, settings, camera);
-    const uint32_t bad = rasterize(
-        kernels(), request, gaussians,
-        make_camera(viewmats.data() + 16 * camera, Ks.data() + 9 * camera, settings.width,
-                    settings.height, request.rules.dialect),
-        background_of(backgrounds, camera), view_of(out_colors, camera),
-        view_of(out_alphas, camera), workspace, keep_views ? camera : 0);
+    const uint32_t bad =
+        rasterize(kernels(), request, gaussians,
+                  make_camera(viewmats.data() + 16 * camera, Ks.data() + 9 * camera, settings.width,
+                              settings.height, request.rules.dialect),
+                  background_of(backgrounds, camera), view_of(out_colors, camera),
+                  view_of(out_alphas, camera), workspace, keep_views ? camera : 0);
     if (bad != 0) return bad;
   }
   return 0;
@@ -106,10 +108,12 @@ void backward(Workspace& workspace, const Settings& settings, const Input& means
               const ConstImage& grad_out_alphas, const Output& grad_means, const Output& grad_quats,
               const Output& grad_scales, const Output& grad_opacities, const Output& grad_colors) {
   const nb::gil_scoped_release release;
+  workspace.times.blend_backward = workspace.times.project_backward = 0.0;
   for (size_t camera = 0; camera < grad_out_colors.shape(0); ++camera) {
     const Gaussians gaussians =
         gaussians_of(means, quats, scales, opacities, colors, settings, camera);
-    const ptrdiff_t color_offset = gaussians.colors == nullptr ? 0 : gaussians.colors - colors.data();
+    const ptrdiff_t color_offset =
+        gaussians.colors == nullptr ? 0 : gaussians.colors - colors.data();
     const GaussianGradients out = {grad_means.data(), grad_quats.data(), grad_scales.data(),
                                    grad_opacities.data(), grad_colors.data() + color_offset};
     rasterize_backward(kernels(), settings.threads, gaussians, background_of(backgrounds, camera),
@@ -118,8 +122,10 @@ void backward(Workspace& workspace, const Settings& settings, const Input& means
   }
 }
 
-void to_uint8(const ConstImage& image, const nb::ndarray<uint8_t, nb::c_contig>& out, bool channel_first) {
-  const int row = channel_first ? 1 : 0, column = channel_first ? 2 : 1, channel = channel_first ? 0 : 2;
+void to_uint8(const ConstImage& image, const nb::ndarray<uint8_t, nb::c_contig>& out,
+              bool channel_first) {
+  const int row = channel_first ? 1 : 0, column = channel_first ? 2 : 1,
+            channel = channel_first ? 0 : 2;
   const nb::gil_scoped_release release;
   const int width = static_cast<int>(image.shape(column));
   for (size_t y = 0; y < image.shape(row); ++y) {
@@ -149,7 +155,16 @@ void bind_gaussian_rasterizer(nb::module_& module) {
       .def_rw("with_depth", &Settings::with_depth)
       .def_rw("expected_depth", &Settings::expected_depth)
       .def_rw("threads", &Settings::threads);
-  nb::class_<Workspace>(module, "RasterizeWorkspace").def(nb::init<>());
+  nb::class_<StageTimes>(module, "RasterizeStageTimes")
+      .def_ro("project", &StageTimes::project)
+      .def_ro("sort", &StageTimes::sort)
+      .def_ro("bin", &StageTimes::bin)
+      .def_ro("blend", &StageTimes::blend)
+      .def_ro("blend_backward", &StageTimes::blend_backward)
+      .def_ro("project_backward", &StageTimes::project_backward);
+  nb::class_<Workspace>(module, "RasterizeWorkspace")
+      .def(nb::init<>())
+      .def_ro("times", &Workspace::times);
   module.def("rasterize", &forward);
   module.def("rasterize_backward", &backward, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
              nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -23,6 +23,24 @@ MAX_SIDE = 32768
 MAX_GAUSSIANS = 2**31 - 1
 
 
+@dataclass(frozen=True)
+class StageTimes:
+    """Milliseconds of the stages of one call, over all cameras."""
+
+    project: float
+    """Gaussians to splats, and how many each tile of 16×16 pixels will hold."""
+    sort: float
+    """Splats by depth."""
+    bin: float
+    """The list of every tile."""
+    blend: float
+    """Splats to pixels."""
+    blend_backward: float
+    """Gradients of pixels to gradients of splats; 0 before a backward pass."""
+    project_backward: float
+    """Gradients of splats to gradients of Gaussians; 0 before a backward pass."""
+
+
 class Workspace:
     """Memory that ``rasterize`` keeps between calls: after the first frame nothing is allocated.
 
@@ -31,6 +49,14 @@ class Workspace:
 
     def __init__(self) -> None:
         self._native = _native.RasterizeWorkspace()
+
+    @property
+    def times(self) -> StageTimes:
+        """How long the stages of the last call took."""
+        native = self._native.times
+        return StageTimes(
+            **{field.name: getattr(native, field.name) for field in fields(StageTimes)}
+        )
 
 
 def instruction_set() -> InstructionSet:

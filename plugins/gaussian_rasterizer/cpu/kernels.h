@@ -25,20 +25,33 @@ struct Gaussians {
   int sh_bases = 0;  // K
 };
 
-// A Gaussian that is seen, ready to blend: one cache line.
-struct alignas(64) Splat {
-  float x, y;          // mean, pixels
+// What blending reads of a splat wherever it is.
+struct Footprint {
   float l0, l1, l2;    // Cholesky factor, see blending.h
   float log2_opacity;  // compensated
-  float ridge_x;       // xy/yy: on a horizontal line the exponent is largest at dx = ridge_x * dy
-  float ridge_y;       // xy/xx: likewise on a vertical line
-  float values[4];     // up to four channels; more are read from the feature rows
-  float depth;         // camera-space z
-  uint32_t id : 31;
-  uint32_t narrow : 1;  // the dialect leaves out whole tiles that alpha >= 1/255 would reach
-  uint16_t tile_x0, tile_y0, tile_x1, tile_y1;  // half-open
+  float values[4];     // blended, up to four channels; more are read from the feature rows
+};
+
+// A Gaussian that is seen, ready to blend: one cache line.
+struct alignas(64) Splat {
+  Footprint footprint;
+  float x, y;  // mean, pixels
+  // How far from the mean the middle of a block may lie and the block still hold a pixel of
+  // alpha >= 1/255: in pixels along x and y, and in u0.
+  float reach_x, reach_y, reach_u;
+  float depth;  // camera-space z
+  uint32_t id;
+  uint32_t unused;
 };
 static_assert(sizeof(Splat) == 64);
+
+// The tiles a splat is listed in, half-open.
+struct TileRange {
+  uint16_t x0, y0, x1;
+  uint16_t y1 : 15;
+  uint16_t narrow : 1;  // not all of them: the dialect leaves out tiles that alpha >= 1/255 reaches
+};
+static_assert(sizeof(TileRange) == 8);
 
 // A strided [H,W,channels] image; strides in floats. data == nullptr: absent.
 struct ImageView {
@@ -53,24 +66,25 @@ struct Frame {
   Rules rules;
   int tiles_x, tiles_y;
 
-  int channels;            // blended, the depth channel included
-  bool with_depth;         // the last channel is the camera-space z
-  bool expected_depth;     // ... divided by alpha
-  const float* features;   // [N,channels] rows for more than 3 channels, by Gaussian id
-  bool keep_features;      // projection writes `projected_features`
+  int channels;           // blended, the depth channel included
+  bool with_depth;        // the last channel is the camera-space z
+  bool expected_depth;    // ... divided by alpha
+  const float* features;  // [N,channels] rows for more than 3 channels, by Gaussian id
+  bool keep_features;     // projection writes `projected_features`
   float* projected_features;
 
-  const Splat* splats;           // by depth
-  const uint32_t* tile_starts;   // [tiles+1] into instances
-  const uint32_t* instances;     // ranks into splats, rising within a tile
+  Splat* splats;                // seen Gaussians in their own order, with gaps
+  TileRange* ranges;            // of the same
+  const uint32_t* tile_starts;  // [tiles+1] into instances
+  const uint32_t* instances;  // places in splats, by depth within a tile; then kInstancesAhead more
 
   ImageView colors;
   ImageView alphas;
   ImageView background;  // row == column == 0 for one colour per camera
 };
 
-// A record of sums over pixels: six moments of g = dL/d ln(alpha), padded to eight, then the gradients
-// of the blended values, padded to a multiple of eight.
+// A record of sums over pixels: six moments of g = dL/d ln(alpha), padded to eight, then the
+// gradients of the blended values, padded to a multiple of eight.
 inline constexpr int kMoments = 8;
 
 inline int record_size(int channels) { return kMoments + (channels + 7) / 8 * 8; }
@@ -94,31 +108,42 @@ struct GaussianGradients {
 
 // One worker's memory.
 struct Scratch {
+  Buffer<float> staged;
+  Buffer<uint32_t> masks;
+  Buffer<uint32_t> queues;
   Buffer<float> accumulators;
   Buffer<float> weights;
   Buffer<float> products;
-  Buffer<Splat> splats;
-  Buffer<uint32_t> masks;
-  Buffer<uint32_t> queue;
 };
 
 // Bits of the arrays that held a NaN or an infinity.
-enum BadInput : uint32_t { kBadMeans = 1, kBadQuats = 2, kBadScales = 4, kBadOpacities = 8, kBadColors = 16 };
+enum BadInput : uint32_t {
+  kBadMeans = 1,
+  kBadQuats = 2,
+  kBadScales = 4,
+  kBadOpacities = 8,
+  kBadColors = 16
+};
+
+// Readable places after the last instance: what is fetched ahead need not be checked.
+inline constexpr uint32_t kInstancesAhead = 16;
 
 struct Kernels {
   const char* name;
-  // Gaussians [begin, end) -> the visible ones in order at `out`; adds BadInput bits to `bad`.
-  int64_t (*project)(const Frame&, int64_t begin, int64_t end, Splat* out, uint32_t* bad);
+  // Gaussians [begin, end) -> those seen, in order, at frame.splats[begin...] and frame.ranges;
+  // returns how many, and adds BadInput bits to `bad`.
+  int64_t (*project)(const Frame&, int64_t begin, int64_t end, uint32_t* bad);
   void (*blend_tile)(const Frame&, int tile, Scratch&);
   void (*blend_tile_backward)(const Frame&, const FrameGradients&, int tile, Scratch&);
   // Adds an instance's record to `sum`, whose moments are of (1, u0, u1, ...), see blending.h.
-  void (*add_record)(const Splat&, int tile_x, int tile_y, const float* record, int size, float* sum);
-  // `records` by rank, summed over instances, of splats [begin, end).
-  void (*project_backward)(const Frame&, const float* records, int64_t begin, int64_t end,
+  void (*add_record)(const Splat&, int tile_x, int tile_y, const float* record, int size,
+                     float* sum);
+  // `records` [count, size], summed over instances, of splats[begin...begin + count).
+  void (*project_backward)(const Frame&, const float* records, int64_t begin, int64_t count,
                            const GaussianGradients&);
   // One row of a strided image of three channels -> truncated bytes, interleaved.
-  void (*to_uint8)(const float* image, ptrdiff_t column, ptrdiff_t channel,
-                   int width, uint8_t* out);
+  void (*to_uint8)(const float* image, ptrdiff_t column, ptrdiff_t channel, int width,
+                   uint8_t* out);
 };
 
 const Kernels& portable_kernels();

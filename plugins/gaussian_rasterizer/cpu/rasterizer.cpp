@@ -2,16 +2,18 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cmath>
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 
+#include "depth_sort.h"
 #include "thread_pool.h"
 
 namespace talksplat {
 namespace {
 
 constexpr int64_t kProjectionChunk = 1024;
+constexpr uint32_t kNoSlot = UINT32_MAX;
 
 const Kernels* chosen = nullptr;
 
@@ -25,62 +27,193 @@ const Kernels& best_kernels() {
   return portable_kernels();
 }
 
-// Calls visit(tile) for the tiles a splat is listed in, in rising order.
-template <class Visit>
-void for_each_tile(const Splat& splat, int tiles_x, const Visit& visit) {
-  for (int y = splat.tile_y0; y < splat.tile_y1; ++y) {
-    for (int x = splat.tile_x0; x < splat.tile_x1; ++x) {
-      if (splat.narrow) {
-        // gsplat 1.6 lists a tile when the ellipse of 3.33 deviations meets it; only for opacities
-        // above 1 does that leave out pixels of alpha >= 1/255.
-        const float left = x * kTileSize - splat.x, right = left + kTileSize;
-        const float top = y * kTileSize - splat.y, bottom = top + kTileSize;
-        const float edge_x = std::clamp(0.0f, left, right), edge_y = std::clamp(0.0f, top, bottom);
-        const float along_y = std::clamp(splat.ridge_y * edge_x, top, bottom);
-        const float along_x = std::clamp(splat.ridge_x * edge_y, left, right);
-        const auto square = [&](float dx, float dy) {
-          const float u0 = splat.l0 * dx + splat.l1 * dy, u1 = splat.l2 * dy;
-          return u0 * u0 + u1 * u1;
-        };
-        constexpr float limit = 0.5f * kLog2E * 3.33f * 3.33f;
-        if (std::min(square(edge_x, along_y), square(along_x, edge_y)) > limit) continue;
-      }
-      visit(y * tiles_x + x);
-    }
+// Adds the time since it was last asked.
+class StopWatch {
+ public:
+  void add_to(double& milliseconds) {
+    const auto now = std::chrono::steady_clock::now();
+    milliseconds += std::chrono::duration<double, std::milli>(now - last_).count();
+    last_ = now;
   }
-}
 
-// Positive floats sort like their bits. The index in the low half settles equal depths.
-void sort_by_depth(Buffer<uint64_t>& keys, Buffer<uint64_t>& other, int64_t count) {
-  uint64_t* from = keys.data();
-  uint64_t* to = other.reserve(static_cast<size_t>(count));
-  constexpr int kDigits = 3, kBits = 11;
-  uint32_t histogram[kDigits][1 << kBits] = {};
-  for (int64_t i = 0; i < count; ++i) {
-    const uint32_t key = static_cast<uint32_t>(from[i] >> 32);
-    for (int digit = 0; digit < kDigits; ++digit) {
-      ++histogram[digit][key >> (digit * kBits) & ((1 << kBits) - 1)];
-    }
-  }
-  for (int digit = 0; digit < kDigits; ++digit) {
-    uint32_t start = 0;
-    for (uint32_t& bucket : histogram[digit]) start += std::exchange(bucket, start);
-    for (int64_t i = 0; i < count; ++i) {
-      const uint32_t key = static_cast<uint32_t>(from[i] >> 32);
-      to[histogram[digit][key >> (digit * kBits) & ((1 << kBits) - 1)]++] = from[i];
-    }
-    std::swap(from, to);
-  }
-  // Three passes: the result lies in the other buffer.
-  std::swap(keys, other);
-}
-
-struct Span {
-  int64_t begin, end;
+ private:
+  std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
 };
 
-Span chunk_of(int64_t count, int chunks, int chunk) {
-  return {count * chunk / chunks, count * (chunk + 1) / chunks};
+// gsplat 1.6 lists a tile when the ellipse of 3.33 deviations meets it; only for opacities above 1
+// does that leave out pixels of alpha >= 1/255.
+bool ellipse_meets_tile(const Splat& splat, int tile_x, int tile_y) {
+  const float left = tile_x * kTileSize - splat.x, right = left + kTileSize;
+  const float top = tile_y * kTileSize - splat.y, bottom = top + kTileSize;
+  const float l0 = splat.footprint.l0, l1 = splat.footprint.l1, l2 = splat.footprint.l2;
+  const auto square = [&](float dx, float dy) {
+    const float u0 = l0 * dx + l1 * dy, u1 = l2 * dy;
+    return u0 * u0 + u1 * u1;
+  };
+  // The least of a box lies at the mean itself, or on one of the two edges that face it.
+  const float edge_x = std::clamp(0.0f, left, right), edge_y = std::clamp(0.0f, top, bottom);
+  const float along_y = std::clamp(-l0 * l1 / (l1 * l1 + l2 * l2) * edge_x, top, bottom);
+  const float along_x = std::clamp(-l1 / l0 * edge_y, left, right);
+  constexpr float kLimit = 0.5f * kLog2E * 3.33f * 3.33f;
+  return std::min(square(edge_x, along_y), square(along_x, edge_y)) <= kLimit;
+}
+
+// How many instances each tile will have. A range of tiles is four changes of a grid that is summed
+// along both axes in the end: no loop over tiles, whose length would be guessed wrong every time.
+class TileCounts {
+ public:
+  // `grid` [tiles_x + 1, tiles_y + 1].
+  TileCounts(const Frame& frame, int32_t* grid)
+      : frame_(frame), row_(frame.tiles_x + 1), grid_(grid) {
+    std::memset(grid, 0, sizeof(int32_t) * size(frame));
+  }
+  static size_t size(const Frame& frame) {
+    return static_cast<size_t>(frame.tiles_x + 1) * (frame.tiles_y + 1);
+  }
+
+  void add(uint32_t place) {
+    const TileRange range = frame_.ranges[place];
+    if (!range.narrow) return add(range.x0, range.y0, range.x1, range.y1);
+    for (int y = range.y0; y < range.y1; ++y) {
+      for (int x = range.x0; x < range.x1; ++x) {
+        if (ellipse_meets_tile(frame_.splats[place], x, y)) add(x, y, x + 1, y + 1);
+      }
+    }
+  }
+
+ private:
+  void add(int x0, int y0, int x1, int y1) {
+    ++grid_[y0 * row_ + x0];
+    --grid_[y0 * row_ + x1];
+    --grid_[y1 * row_ + x0];
+    ++grid_[y1 * row_ + x1];
+  }
+
+  const Frame& frame_;
+  int row_;
+  int32_t* grid_;
+};
+
+// starts [tiles + 1] from the grids of all workers.
+void sum_tile_counts(const Frame& frame, int32_t* grids, int workers, uint32_t* starts) {
+  const size_t size = TileCounts::size(frame);
+  const int row = frame.tiles_x + 1;
+  for (int worker = 1; worker < workers; ++worker) {
+    for (size_t i = 0; i < size; ++i) grids[i] += grids[worker * size + i];
+  }
+  uint32_t total = 0;
+  for (int y = 0; y < frame.tiles_y; ++y) {
+    int32_t count = 0;
+    for (int x = 0; x < frame.tiles_x; ++x) {
+      int32_t& change = grids[y * row + x];
+      if (y > 0) change += grids[(y - 1) * row + x];  // by now the sum of all changes above
+      count += change;
+      starts[y * frame.tiles_x + x] = total;
+      total += static_cast<uint32_t>(count);
+    }
+  }
+  starts[frame.tiles_x * frame.tiles_y] = total;
+}
+
+// The instances of splats, to be written behind the cursors of their tiles. They are listed first,
+// four at a time whether a splat has one or four, so that few branches are guessed wrong.
+template <bool kWithSlots>
+class InstanceLists {
+ public:
+  InstanceLists(const Frame& frame, int first_row, int last_row, const uint32_t* slot_starts,
+                uint32_t* slots, uint32_t* cursors, uint32_t* instances)
+      : frame_(frame),
+        first_row_(first_row),
+        last_row_(last_row),
+        slot_starts_(slot_starts),
+        slots_(slots),
+        cursors_(cursors),
+        instances_(instances) {
+    for (int width = 1; width <= kEasy; ++width) {
+      for (int k = 0; k < kEasy; ++k) offsets_[width][k] = k / width * frame.tiles_x + k % width;
+    }
+  }
+
+  void write(const uint32_t* order, int64_t count) {
+    constexpr int64_t kAhead = 32;
+    for (int64_t rank = 0; rank < count; ++rank) {
+      __builtin_prefetch(&frame_.ranges[order[std::min(rank + kAhead, count - 1)]]);
+      list(order[rank]);
+      if (size_ > kRoom - kEasy) flush();
+    }
+    flush();
+  }
+
+ private:
+  static constexpr int kEasy = 4, kRoom = 512;
+
+  void list(uint32_t place) {
+    const TileRange range = frame_.ranges[place];
+    const int y0 = std::max<int>(range.y0, first_row_), y1 = std::min<int>(range.y1, last_row_);
+    const int width = range.x1 - range.x0, height = std::max(y1 - y0, 0);
+    const int count = width * height, first = y0 * frame_.tiles_x + range.x0;
+    const uint32_t slot =
+        kWithSlots ? slot_starts_[place] + static_cast<uint32_t>((y0 - range.y0) * width) : 0;
+    if (count <= kEasy && !range.narrow) {
+      const uint32_t* offsets = offsets_[std::min(width, kEasy)];
+      for (int k = 0; k < kEasy; ++k) {
+        tiles_[size_ + k] = static_cast<uint32_t>(first) + offsets[k];
+        places_[size_ + k] = place;
+        if (kWithSlots) of_slots_[size_ + k] = slot + k;
+      }
+      size_ += count;
+      return;
+    }
+    uint32_t k = 0;
+    for (int y = y0; y < y1; ++y) {
+      for (int x = range.x0; x < range.x1; ++x, ++k) {
+        if (range.narrow && !ellipse_meets_tile(frame_.splats[place], x, y)) {
+          if (kWithSlots) slots_[slot + k] = kNoSlot;
+          continue;
+        }
+        tiles_[size_] = static_cast<uint32_t>(y * frame_.tiles_x + x);
+        places_[size_] = place;
+        if (kWithSlots) of_slots_[size_] = slot + k;
+        if (++size_ > kRoom - kEasy) flush();
+      }
+    }
+  }
+
+  void flush() {
+    for (int i = 0; i < size_; ++i) {
+      const uint32_t at = cursors_[tiles_[i]]++;
+      instances_[at] = places_[i];
+      if (kWithSlots) slots_[of_slots_[i]] = at;
+    }
+    size_ = 0;
+  }
+
+  const Frame& frame_;
+  const int first_row_, last_row_;
+  const uint32_t* slot_starts_;
+  uint32_t* slots_;
+  uint32_t* cursors_;
+  uint32_t* instances_;
+  uint32_t offsets_[kEasy + 1][kEasy] = {};
+  uint32_t tiles_[kRoom], places_[kRoom], of_slots_[kRoom];
+  int size_ = 0;
+};
+
+uint32_t tiles_of(const TileRange& range) {
+  return static_cast<uint32_t>(range.x1 - range.x0) * (range.y1 - range.y0);
+}
+
+// Rows of tiles for `parts` workers, of about equally many instances each.
+std::vector<int> divide_rows(const Frame& frame, int parts) {
+  std::vector<int> bounds = {0};
+  const uint64_t total = frame.tile_starts[frame.tiles_x * frame.tiles_y];
+  for (int row = 1; row < frame.tiles_y && static_cast<int>(bounds.size()) < parts; ++row) {
+    if (frame.tile_starts[row * frame.tiles_x] >= total * bounds.size() / parts) {
+      bounds.push_back(row);
+    }
+  }
+  bounds.push_back(frame.tiles_y);
+  return bounds;
 }
 
 }  // namespace
@@ -88,11 +221,12 @@ Span chunk_of(int64_t count, int chunks, int chunk) {
 const Kernels* find_kernels(const char* name) {
   if (std::strcmp(name, "portable") == 0) return &portable_kernels();
 #if defined(__x86_64__)
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                    __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
   if (std::strcmp(name, "avx2") == 0 && avx2) return &avx2_kernels();
   if (std::strcmp(name, "avx512") == 0 && avx2 && __builtin_cpu_supports("avx512f") &&
       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vbmi2")) {
+      __builtin_cpu_supports("avx512dq")) {
     return &avx512_kernels();
   }
 #endif
@@ -110,12 +244,14 @@ uint32_t rasterize(const Kernels& kernels, const Request& request, const Gaussia
                    const Camera& camera, const ImageView& background, const ImageView& colors,
                    const ImageView& alphas, Workspace& workspace, size_t index) {
   const FlushDenormals flush;
+  StopWatch watch;
   const int threads = request.threads;
   if (workspace.views.size() <= index) workspace.views.resize(index + 1);
   if (workspace.scratch.size() < static_cast<size_t>(threads)) workspace.scratch.resize(threads);
   View& view = workspace.views[index];
   Frame& frame = view.frame;
   const int64_t count = gaussians.count;
+  const size_t room = static_cast<size_t>(count);
   frame.gaussians = &gaussians;
   frame.camera = camera;
   frame.rules = request.rules;
@@ -124,96 +260,95 @@ uint32_t rasterize(const Kernels& kernels, const Request& request, const Gaussia
   frame.channels = request.channels;
   frame.with_depth = request.with_depth;
   frame.expected_depth = request.expected_depth;
-  frame.keep_features = request.channels > 4 && request.with_depth;
+  frame.keep_features = request.channels > 4 && (request.with_depth || gaussians.sh_degree >= 0);
   frame.projected_features =
-      frame.keep_features ? view.features.reserve(static_cast<size_t>(count) * request.channels)
-                          : nullptr;
+      frame.keep_features ? view.features.reserve(room * request.channels) : nullptr;
   frame.features = frame.keep_features ? frame.projected_features : gaussians.colors;
   frame.colors = colors;
   frame.alphas = alphas;
   frame.background = background;
+  frame.splats = view.splats.reserve(room);
+  frame.ranges = view.ranges.reserve(room);
   const int tiles = frame.tiles_x * frame.tiles_y;
   ThreadPool& pool = thread_pool();
 
-  // Project.
-  Splat* projected = view.projected.reserve(static_cast<size_t>(count));
-  const int64_t projection_chunks = (count + kProjectionChunk - 1) / kProjectionChunk;
-  uint32_t* visible_counts = view.cursors.reserve(static_cast<size_t>(projection_chunks));
+  // Project, and count the instances of every tile.
+  const int64_t chunks = (count + kProjectionChunk - 1) / kProjectionChunk;
+  view.chunk_counts.resize(static_cast<size_t>(chunks));
+  uint64_t* keys = workspace.keys.reserve(room);
+  const size_t grid_size = TileCounts::size(frame);
+  int32_t* grids = workspace.tile_grids.reserve(threads * grid_size);
   std::atomic<int64_t> next_chunk{0};
   std::atomic<uint32_t> bad{0};
-  pool.run(static_cast<int>(std::min<int64_t>(threads, std::max<int64_t>(projection_chunks, 1))),
-           [&](int) {
-             uint32_t found = 0;
-             for (int64_t chunk; (chunk = next_chunk++) < projection_chunks;) {
-               const int64_t begin = chunk * kProjectionChunk;
-               const int64_t end = std::min(begin + kProjectionChunk, count);
-               visible_counts[chunk] = static_cast<uint32_t>(
-                   kernels.project(frame, begin, end, projected + begin, &found));
-             }
-             bad |= found;
-           });
+  pool.run(threads, [&](int worker) {
+    TileCounts counts(frame, grids + worker * grid_size);
+    uint32_t found = 0;
+    for (int64_t chunk; (chunk = next_chunk++) < chunks;) {
+      const int64_t begin = chunk * kProjectionChunk;
+      const int64_t end = std::min(begin + kProjectionChunk, count);
+      const int64_t seen = kernels.project(frame, begin, end, &found);
+      view.chunk_counts[chunk] = seen;
+      for (int64_t at = begin; at < begin + seen; ++at) {
+        const uint32_t place = static_cast<uint32_t>(at);
+        keys[at] = depth_key(frame.splats[at].depth, place);
+        counts.add(place);
+      }
+    }
+    bad |= found;
+  });
   if (bad != 0) return bad;
+  watch.add_to(workspace.times.project);
 
-  // Sort by depth.
-  uint64_t* keys = view.keys.reserve(static_cast<size_t>(count));
-  int64_t visible = 0;
-  for (int64_t chunk = 0; chunk < projection_chunks; ++chunk) {
-    const int64_t begin = chunk * kProjectionChunk;
-    for (int64_t at = begin; at < begin + visible_counts[chunk]; ++at) {
-      uint32_t depth;
-      std::memcpy(&depth, &projected[at].depth, sizeof(depth));
-      keys[visible++] = static_cast<uint64_t>(depth) << 32 | static_cast<uint64_t>(at);
-    }
-  }
-  view.visible = visible;
-  sort_by_depth(view.keys, view.other_keys, visible);
-  keys = view.keys.data();
+  int64_t seen = 0;
+  for (int64_t chunk_count : view.chunk_counts) seen += chunk_count;
+  uint32_t* order = view.order.reserve(static_cast<size_t>(seen));
+  sort_by_depth(keys, view.chunk_counts, kProjectionChunk, seen, threads,
+                workspace.sorting[0].reserve(room), workspace.sorting[1].reserve(room), order);
+  watch.add_to(workspace.times.sort);
 
-  // Bin: count per chunk and tile, then every chunk writes to places of its own. The lists do not
-  // depend on the number of chunks.
-  Splat* splats = view.splats.reserve(static_cast<size_t>(visible));
-  const int chunks = threads;
-  view.chunks = chunks;
-  uint32_t* cursors = view.cursors.reserve(static_cast<size_t>(chunks) * tiles);
-  pool.run(chunks, [&](int chunk) {
-    uint32_t* counts = cursors + static_cast<size_t>(chunk) * tiles;
-    std::memset(counts, 0, sizeof(uint32_t) * tiles);
-    const Span span = chunk_of(visible, chunks, chunk);
-    for (int64_t rank = span.begin; rank < span.end; ++rank) {
-      splats[rank] = projected[static_cast<uint32_t>(keys[rank])];
-      for_each_tile(splats[rank], frame.tiles_x, [&](int tile) { ++counts[tile]; });
-    }
-  });
+  // Bin: every worker walks all splats by depth and writes the lists of its own rows of tiles.
   uint32_t* starts = view.tile_starts.reserve(static_cast<size_t>(tiles) + 1);
-  uint32_t total = 0;
-  for (int tile = 0; tile < tiles; ++tile) {
-    starts[tile] = total;
-    for (int chunk = 0; chunk < chunks; ++chunk) {
-      total += std::exchange(cursors[static_cast<size_t>(chunk) * tiles + tile], total);
+  sum_tile_counts(frame, grids, threads, starts);
+  const uint32_t total = starts[tiles];
+  uint32_t* cursors = workspace.tile_cursors.reserve(tiles);
+  std::memcpy(cursors, starts, sizeof(uint32_t) * tiles);
+  frame.tile_starts = starts;
+  uint32_t* instances = view.instances.reserve(total + kInstancesAhead);
+  std::memset(instances + total, 0, sizeof(uint32_t) * kInstancesAhead);
+  frame.instances = instances;
+  uint32_t* slot_starts = nullptr;
+  uint32_t* slots = nullptr;
+  if (request.keep_for_backward) {
+    slot_starts = view.slot_starts.reserve(room);
+    uint32_t slot_count = 0;
+    for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+      const int64_t begin = chunk * kProjectionChunk;
+      for (int64_t at = begin; at < begin + view.chunk_counts[chunk]; ++at) {
+        slot_starts[at] = slot_count;
+        slot_count += tiles_of(frame.ranges[at]);
+      }
     }
+    slots = view.slots.reserve(slot_count);
   }
-  starts[tiles] = total;
-  view.instance_count = total;
-  uint32_t* instances = view.instances.reserve(total);
-  pool.run(chunks, [&](int chunk) {
-    uint32_t* cursor = cursors + static_cast<size_t>(chunk) * tiles;
-    const Span span = chunk_of(visible, chunks, chunk);
-    for (int64_t rank = span.begin; rank < span.end; ++rank) {
-      for_each_tile(splats[rank], frame.tiles_x,
-                    [&](int tile) { instances[cursor[tile]++] = static_cast<uint32_t>(rank); });
+  const std::vector<int> rows = divide_rows(frame, threads);
+  pool.run(static_cast<int>(rows.size()) - 1, [&](int part) {
+    if (request.keep_for_backward) {
+      InstanceLists<true>(frame, rows[part], rows[part + 1], slot_starts, slots, cursors, instances)
+          .write(order, seen);
+    } else {
+      InstanceLists<false>(frame, rows[part], rows[part + 1], nullptr, nullptr, cursors, instances)
+          .write(order, seen);
     }
   });
+  watch.add_to(workspace.times.bin);
 
-  // Blend.
-  frame.splats = splats;
-  frame.tile_starts = starts;
-  frame.instances = instances;
   std::atomic<int> next_tile{0};
   pool.run(threads, [&](int worker) {
     for (int tile; (tile = next_tile++) < tiles;) {
       kernels.blend_tile(frame, tile, workspace.scratch[worker]);
     }
   });
+  watch.add_to(workspace.times.blend);
   return 0;
 }
 
@@ -222,6 +357,7 @@ void rasterize_backward(const Kernels& kernels, int threads, const Gaussians& ga
                         const ImageView& grad_alphas, const GaussianGradients& out,
                         Workspace& workspace, size_t index) {
   const FlushDenormals flush;
+  StopWatch watch;
   View& view = workspace.views[index];
   Frame& frame = view.frame;
   frame.gaussians = &gaussians;
@@ -229,11 +365,11 @@ void rasterize_backward(const Kernels& kernels, int threads, const Gaussians& ga
   frame.background = background;
   if (workspace.scratch.size() < static_cast<size_t>(threads)) workspace.scratch.resize(threads);
   const int tiles = frame.tiles_x * frame.tiles_y;
+  const size_t size = record_size(frame.channels);
   FrameGradients gradients;
   gradients.colors = grad_colors;
   gradients.alphas = grad_alphas;
-  const int size = record_size(frame.channels);
-  gradients.records = workspace.instance_records.reserve(static_cast<size_t>(view.instance_count) * size);
+  gradients.records = workspace.instance_records.reserve(frame.tile_starts[tiles] * size);
   ThreadPool& pool = thread_pool();
   std::atomic<int> next_tile{0};
   pool.run(threads, [&](int worker) {
@@ -241,36 +377,34 @@ void rasterize_backward(const Kernels& kernels, int threads, const Gaussians& ga
       kernels.blend_tile_backward(frame, gradients, tile, workspace.scratch[worker]);
     }
   });
+  watch.add_to(workspace.times.blend_backward);
 
-  // Walks the instances of every splat as the binning did, so that each sum has one fixed order.
-  float* records = workspace.records.reserve(static_cast<size_t>(view.visible) * size);
-  const int chunks = view.chunks;
-  uint32_t* cursors = view.cursors.data();
-  for (int tile = 0; tile < tiles; ++tile) {
-    // After binning a chunk's cursor stands where the next chunk's began.
-    uint32_t start = view.tile_starts.data()[tile];
-    for (int chunk = 0; chunk < chunks; ++chunk) {
-      std::swap(start, cursors[static_cast<size_t>(chunk) * tiles + tile]);
-    }
-  }
-  std::atomic<int> next_chunk{0};
-  pool.run(std::min(threads, chunks), [&](int) {
-    for (int chunk; (chunk = next_chunk++) < chunks;) {
-      uint32_t* cursor = cursors + static_cast<size_t>(chunk) * tiles;
-      const Span span = chunk_of(view.visible, chunks, chunk);
-      for (int64_t rank = span.begin; rank < span.end; ++rank) {
-        const Splat& splat = frame.splats[rank];
-        float* sum = records + rank * size;
-        std::memset(sum, 0, sizeof(float) * size);
-        for_each_tile(splat, frame.tiles_x, [&](int tile) {
-          kernels.add_record(splat, tile % frame.tiles_x, tile / frame.tiles_x,
-                             gradients.records + static_cast<size_t>(cursor[tile]++) * size, size,
-                             sum);
-        });
+  // Every splat sums its instances in one fixed order, so that threads change nothing.
+  std::atomic<size_t> next_chunk{0};
+  const uint32_t* slot_starts = view.slot_starts.data();
+  const uint32_t* slots = view.slots.data();
+  pool.run(threads, [&](int worker) {
+    float* sums = workspace.scratch[worker].weights.reserve(kProjectionChunk * size);
+    for (size_t chunk; (chunk = next_chunk++) < view.chunk_counts.size();) {
+      const int64_t begin = static_cast<int64_t>(chunk) * kProjectionChunk;
+      const int64_t count = view.chunk_counts[chunk];
+      std::memset(sums, 0, sizeof(float) * count * size);
+      for (int64_t at = 0; at < count; ++at) {
+        const Splat& splat = frame.splats[begin + at];
+        const TileRange range = frame.ranges[begin + at];
+        const uint32_t* slot = slots + slot_starts[begin + at];
+        for (int y = range.y0; y < range.y1; ++y) {
+          for (int x = range.x0; x < range.x1; ++x, ++slot) {
+            if (*slot == kNoSlot) continue;
+            kernels.add_record(splat, x, y, gradients.records + *slot * size,
+                               static_cast<int>(size), sums + at * size);
+          }
+        }
       }
-      kernels.project_backward(frame, records, span.begin, span.end, out);
+      kernels.project_backward(frame, sums, begin, count, out);
     }
   });
+  watch.add_to(workspace.times.project_backward);
 }
 
 }  // namespace talksplat

@@ -13,28 +13,36 @@ const Kernels& kernels();
 const Kernels* find_kernels(const char* name);
 void choose_kernels(const Kernels& kernels);
 
-// What one camera's frame leaves behind for the backward pass.
+// Milliseconds of the last call on a workspace, over all its cameras.
+struct StageTimes {
+  double project = 0, sort = 0, bin = 0, blend = 0;
+  double blend_backward = 0, project_backward = 0;
+};
+
+// One camera's lists: all that the backward pass needs again.
 struct View {
   Frame frame;
-  Buffer<Splat> projected;  // visible Gaussians by chunk
-  Buffer<Splat> splats;     // the same by depth
-  Buffer<uint64_t> keys, other_keys;
+  Buffer<Splat> splats;  // by projection chunk, with gaps
+  Buffer<TileRange> ranges;
   Buffer<float> features;
+  std::vector<int64_t> chunk_counts;  // splats of each projection chunk
+  Buffer<uint32_t> order;             // places in splats by depth
   Buffer<uint32_t> tile_starts;
-  Buffer<uint32_t> cursors;  // [chunks, tiles]
   Buffer<uint32_t> instances;
-  int64_t visible = 0;
-  uint32_t instance_count = 0;
-  int chunks = 1;
+  // Only when kept for the backward pass: where each splat's instances lie.
+  Buffer<uint32_t> slot_starts;
+  Buffer<uint32_t> slots;
 };
 
 // Memory kept from call to call. One call at a time.
-class Workspace {
- public:
+struct Workspace {
   std::vector<View> views;
   std::vector<Scratch> scratch;
+  Buffer<uint64_t> keys, sorting[2];
+  Buffer<int32_t> tile_grids;
+  Buffer<uint32_t> tile_cursors;
   Buffer<float> instance_records;
-  Buffer<float> records;
+  StageTimes times;
 };
 
 struct Request {
@@ -43,6 +51,7 @@ struct Request {
   int channels = 0;  // blended, depth included
   bool with_depth = false;
   bool expected_depth = false;
+  bool keep_for_backward = false;
   int threads = 1;
 };
 
@@ -51,7 +60,8 @@ uint32_t rasterize(const Kernels&, const Request&, const Gaussians&, const Camer
                    const ImageView& background, const ImageView& colors, const ImageView& alphas,
                    Workspace&, size_t view);
 
-// Adds the gradients of one camera; `view` must come from `rasterize` with the same Gaussians.
+// Adds the gradients of one camera; `view` must come from `rasterize` with the same Gaussians and
+// keep_for_backward.
 void rasterize_backward(const Kernels&, int threads, const Gaussians&, const ImageView& background,
                         const ImageView& grad_colors, const ImageView& grad_alphas,
                         const GaussianGradients&, Workspace&, size_t view);

@@ -1,5 +1,5 @@
-// Fork and join without spinning: on machines whose second core comes and goes, waiting actively for
-// it costs more than it brings.
+// Fork and join without spinning: on machines whose second core comes and goes, waiting actively
+// for it costs more than it brings.
 #pragma once
 
 #include <atomic>
