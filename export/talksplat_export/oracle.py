@@ -225,6 +225,7 @@ def project(
 
     x, y, z = means_camera[indices].unbind(-1)
     fx, fy, cx, cy = K[0, 0], K[1, 1], K[0, 2], K[1, 2]
+    # INRIA divides by z + 1e-7: half a rounding of float32 at the border of a 512×512 image.
     means2d = torch.stack([fx * x / z + cx, fy * y / z + cy], dim=-1)
 
     guarded = []  # x/z and y/z, kept from growing without bound beside the image
