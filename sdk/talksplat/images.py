@@ -12,7 +12,7 @@ from talksplat.errors import InputError
 def to_uint8(
     image: npt.NDArray[np.float32], out: npt.NDArray[np.uint8] | None = None
 ) -> npt.NDArray[np.uint8]:
-    """``uint8(clip(image, 0, 1) * 255)``, truncated, of [3,H,W] or [H,W,3] float32 with any strides.
+    """``uint8(clip(image, 0, 1) * 255)``, truncated, of float32 [3,H,W] or [H,W,3], any strides.
 
     Returns:
         uint8 [H,W,3]: ``out`` if given.

@@ -60,8 +60,8 @@ class Workspace:
 
 
 def instruction_set() -> InstructionSet:
-    """The instructions the kernels use: the best this processor has, or what
-    ``choose_instruction_set`` or the environment variable ``TALKSPLAT_INSTRUCTION_SET`` asked for."""
+    """The instructions the kernels use: the best this processor has, unless
+    ``choose_instruction_set`` or the environment variable ``TALKSPLAT_INSTRUCTION_SET`` chose."""
     name: InstructionSet = _native.instruction_set()
     return name
 
