@@ -14,10 +14,11 @@ import torch
 
 import talksplat
 from benchmarks.rasterizer import machine, torch_baseline
-from benchmarks.rasterizer.scenes import Scene, head
+from benchmarks.rasterizer.scenes import head
 from benchmarks.rasterizer.work import Work, count_work
 from talksplat.rasterization import (
     InstructionSet,
+    StageTimes,
     Workspace,
     allocate_images,
     choose_instruction_set,
@@ -43,6 +44,8 @@ class Timing:
 
     case: Case
     samples: list[float] = field(default_factory=list)
+    stages: list[StageTimes] = field(default_factory=list)
+    """Of the same calls."""
 
     @property
     def least(self) -> float:
@@ -51,6 +54,10 @@ class Timing:
     @property
     def median(self) -> float:
         return statistics.median(self.samples)
+
+    def least_of(self, stage: str) -> float:
+        """The least time of one stage."""
+        return min(float(getattr(times, stage)) for times in self.stages)
 
 
 @dataclass
@@ -108,7 +115,8 @@ def measure(
             *(Case(size, depth, threads, other) for other in _others(best)),
         )
     ]
-    draws = {case: _draw(head(case.gaussians, channels=case.channels), case) for case in cases}
+    workspaces = {case: Workspace() for case in cases}
+    draws = {case: _draw(case, workspaces[case]) for case in cases}
     timings = {case: Timing(case) for case in cases}
     for turn in range(rounds):
         _say(f"round {turn + 1} of {rounds}")
@@ -119,6 +127,7 @@ def measure(
                 start = time.perf_counter_ns()
                 draws[case]()
                 timings[case].samples.append((time.perf_counter_ns() - start) / 1e6)
+                timings[case].stages.append(workspaces[case].times)
     choose_instruction_set(best)
     peers = _peers(torch_size, threads, torch_rounds) if torch_rounds else []
     work = {}
@@ -136,9 +145,9 @@ def _others(best: InstructionSet) -> list[InstructionSet]:
     return ["avx2"] if best == "avx512" else []
 
 
-def _draw(scene: Scene, case: Case) -> Callable[[], object]:
+def _draw(case: Case, workspace: Workspace) -> Callable[[], object]:
     """A frame as an application draws it: into its own memory, with a workspace that is kept."""
-    workspace = Workspace()
+    scene = head(case.gaussians, channels=case.channels)
     colors, alphas = (
         allocate_images(1, scene.height, scene.width, depth) for depth in (case.channels, 1)
     )

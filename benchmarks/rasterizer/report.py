@@ -11,6 +11,8 @@ from benchmarks.rasterizer.measure import Results
 BEGIN = "<!-- written by `python -m benchmarks.rasterizer --document`: begin -->"
 END = "<!-- end -->"
 
+STAGES = ("project", "sort", "bin", "blend")
+
 # Goals in milliseconds by (Gaussians, channels), for idle hardware with AVX-512 and two cores.
 GOALS = {
     (20_000, 3): 3.0,
@@ -30,6 +32,7 @@ def tables(results: Results, limits: Limits) -> str:
         f"{described['torch']}. Load average (1 minute) {described['load']:.1f} before and "
         f"{results.load_after:.1f} after; {results.rounds} interleaved rounds.",
         _speed(results, limits),
+        _stages(results, limits),
         _variants(results),
         _work(results),
         _limits(limits),
@@ -52,6 +55,12 @@ def blending_floor_ms(
     steps, pixels = {"avx512": (work.steps_4x4, 16), "avx2": (work.steps_4x2, 8)}[results.best]
     more = pixels * max(0, channels - 3) / limits.multiply_adds_per_ns
     return steps * (step + more) / results.threads / 1e6
+
+
+def project_floor_ms(limits: Limits, gaussians: int) -> float:
+    """Time to read every Gaussian but its colour, and to write what blending needs of it: mean,
+    conic, opacity, depth, all float32."""
+    return 4 * gaussians * (3 + 4 + 3 + 1 + 2 + 3 + 1 + 1) / limits.copied_bytes_per_ns / 1e6
 
 
 def memory_floor_ms(limits: Limits, gaussians: int, channels: int) -> float:
@@ -90,6 +99,30 @@ def _speed(results: Results, limits: Limits) -> str:
         "memory floor ms",
     )
     return _table(head, rows)
+
+
+def _stages(results: Results, limits: Limits) -> str:
+    rows = []
+    for gaussians, channels in _scenes(results):
+        timing = results.timing(gaussians, channels)
+        assert timing is not None
+        stages = {name: timing.least_of(name) for name in STAGES}
+        floors = {
+            "project": project_floor_ms(limits, gaussians),
+            "blend": blending_floor_ms(results, limits, gaussians, channels),
+        }
+        row = [f"{gaussians:,}", str(channels)]
+        for name, spent in stages.items():
+            row.append(f"{spent:.2f}")
+            if name in floors:
+                floor = floors[name]
+                row.append("" if floor is None else f"{spent / floor:.1f}")
+        rest = timing.least - sum(stages.values())
+        rows.append([*row, f"{rest:.2f}"])
+    head = ["Gaussians", "channels"]
+    for name in STAGES:
+        head += [f"{name} ms", "× floor"] if name in ("project", "blend") else [f"{name} ms"]
+    return _table([*head, "rest ms"], rows)
 
 
 def _variants(results: Results) -> str:
