@@ -62,6 +62,20 @@ class _Event(ctypes.Structure):
     ]
 
 
+class _VoiceProperties(ctypes.Structure):
+    _fields_ = [
+        ("name", ctypes.c_char_p),
+        ("languages", ctypes.c_char_p),
+        ("identifier", ctypes.c_char_p),
+        ("gender", ctypes.c_ubyte),
+        ("age", ctypes.c_ubyte),
+        ("variant", ctypes.c_ubyte),
+        ("reserved", ctypes.c_ubyte),
+        ("score", ctypes.c_int),
+        ("spare", ctypes.c_void_p),
+    ]
+
+
 _Callback = ctypes.CFUNCTYPE(
     ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event)
 )
@@ -191,7 +205,7 @@ def _retrieve(
 
     callback = _Callback(collect)
     library.espeak_SetSynthCallback(callback)
-    if library.espeak_SetVoiceByName(voice.name.encode()) != 0:
+    if not _select_voice(library, voice.name):
         raise InputError(
             f"Expected an eSpeak NG voice such as 'en-us' or 'en-us+f3', found {voice.name!r}."
         )
@@ -205,6 +219,19 @@ def _retrieve(
     library.espeak_Synchronize()
     pcm = np.concatenate(chunks) if chunks else np.zeros(0, np.int16)
     return pcm.astype(np.float32) / np.float32(32768), events
+
+
+def _select_voice(library: ctypes.CDLL, name: str) -> bool:
+    """By the voice's name, or else by a language it speaks ("en-gb" is one that "en" speaks)."""
+    if library.espeak_SetVoiceByName(name.encode()) == 0:
+        return True
+    language, plus, variant = name.partition("+")
+    wanted = _VoiceProperties(languages=language.encode())
+    if library.espeak_SetVoiceByProperties(ctypes.byref(wanted)) != 0:
+        return False
+    library.espeak_GetCurrentVoice.restype = ctypes.POINTER(_VoiceProperties)
+    speaker = library.espeak_GetCurrentVoice().contents.identifier + (plus + variant).encode()
+    return bool(library.espeak_SetVoiceByName(speaker) == 0)
 
 
 def _phonemes(pcm: NDArray[np.float32], events: list[tuple[int, str]], rate: int) -> list[Phoneme]:

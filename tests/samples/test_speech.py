@@ -86,6 +86,12 @@ def test_every_voice_of_the_corpus_speaks(voice: Voice) -> None:
     assert np.abs(speech.pcm).max() > 0.1 and np.abs(speech.pcm).max() <= 1.0
 
 
+def test_a_language_chooses_a_voice_that_speaks_it() -> None:
+    by_language = synthesize("Five big maps.", Voice("en-gb+f3"))
+    by_name = synthesize("Five big maps.", Voice("en+f3"))
+    np.testing.assert_array_equal(by_language.pcm, by_name.pcm)
+
+
 def test_unknown_voice_and_empty_text_are_refused() -> None:
     with pytest.raises(InputError, match="xx-nobody"):
         synthesize("Hello.", Voice("xx-nobody"))
