@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from talksplat.rasterization import Dialect
 from talksplat_export.gaussians import ActiveGaussians
 from talksplat_export.rasterization import rasterize
 
@@ -42,7 +43,7 @@ class CoarsePicture:
 
 
 def composite(
-    face: ActiveGaussians, mouth: ActiveGaussians, view: View, dialect: str = "inria"
+    face: ActiveGaussians, mouth: ActiveGaussians, view: View, dialect: Dialect = "inria"
 ) -> CoarsePicture:
     """Rasterize both regions and composite them.
 
@@ -55,7 +56,7 @@ def composite(
 
 
 def _layer(
-    gaussians: ActiveGaussians, view: View, background: Tensor, dialect: str
+    gaussians: ActiveGaussians, view: View, background: Tensor, dialect: Dialect
 ) -> tuple[Tensor, Tensor]:
     height, width = background.shape[:2]
     colors, alphas = rasterize(

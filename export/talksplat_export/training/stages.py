@@ -15,8 +15,10 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import torch
+from torch import Tensor
 
 from talksplat.manifest import Camera, Licence, RasterizerContract
 from talksplat.pncc import PnccRenderer
@@ -34,7 +36,7 @@ from talksplat_export.training.initialisation import gaussians_on_surface
 from talksplat_export.training.tracked_head import face_surface, mouth_surface, pncc_mesh
 from talksplat_export.training.trainer import Schedule, Trainer
 
-DIALECT = "inria"
+DIALECT: Final = "inria"
 LICENCE = Licence("Apache-2.0", "talksplat authors; a procedural head, no real person")
 
 
@@ -157,7 +159,7 @@ def adapt(
         pncc=studio.pncc,
         background=capture.plate,
         tracks=Tracks(capture.viewmats, capture.upper_face),
-        camera=Camera(tuple(tuple(row) for row in capture.K.tolist())),
+        camera=_camera(capture.K),
         rasterizer=RasterizerContract(
             dialect=DIALECT,
             rasterize_mode="classic",
@@ -175,6 +177,11 @@ def adapt(
     path = directory / f"{capture.identity}.pt"
     checkpoint.save(path)
     return path
+
+
+def _camera(K: Tensor) -> Camera:
+    x, y, z = ((float(a), float(b), float(c)) for a, b, c in K)
+    return Camera((x, y, z))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -163,7 +163,7 @@ class Trainer:
         if fine_loss is not None:
             loss = loss + fine_loss
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         self.optimizer.step()
         self.iteration += 1
         return StepReport(
@@ -194,12 +194,7 @@ class Trainer:
         self, identity: Identity, locations: FieldLocations, conditions: Conditions
     ) -> Deformations:
         found = self.model.deformations(identity, locations, conditions)
-        return Deformations(
-            found.general_face * float(self.schedule.general),
-            found.individual_face * float(self.schedule.individual),
-            found.general_mouth * float(self.schedule.general),
-            found.individual_mouth * float(self.schedule.individual),
-        )
+        return active_deformations(found, self.schedule.general, self.schedule.individual)
 
     def _contrast(
         self,
@@ -269,6 +264,16 @@ def clip_conditions(model: D3Talker, clip: Clip, frame: int) -> Conditions:
         track.pncc_window(frame, model.config.tcn_radius),
         track.audio_window(frame),
         track.upper_face[frame][None],
+    )
+
+
+def active_deformations(found: Deformations, general: bool, individual: bool) -> Deformations:
+    """Deformations with one of the two fields switched off, as ablations do."""
+    return Deformations(
+        found.general_face * float(general),
+        found.individual_face * float(individual),
+        found.general_mouth * float(general),
+        found.individual_mouth * float(individual),
     )
 
 
