@@ -194,7 +194,14 @@ class Ablation:
 
 def markdown(rows: Sequence[Row]) -> str:
     """The table, best first line being the full model."""
-    lines = ["| | PSNR dB | mouth PSNR dB | SSIM | lip correlation |", "|---|---|---|---|---|"]
+    lines = [
+        "# What each part of D3-Talker is worth",
+        "",
+        "Written by `python -m talksplat_export.training.ablation`, which says how the rows are made.",
+        "",
+        "| | PSNR dB | mouth PSNR dB | SSIM | lip correlation |",
+        "|---|---|---|---|---|",
+    ]
     for row in rows:
         lines.append(
             f"| {row.variant} | {row.psnr_db:.2f} | {row.mouth_psnr_db:.2f} | {row.ssim:.4f} "

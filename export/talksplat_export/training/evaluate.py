@@ -128,6 +128,23 @@ def _mouth_box(capture: Capture) -> tuple[slice, slice, slice]:
     return slice(None), slice(top, bottom), slice(left, right)
 
 
+def markdown(avatar: str, scores: Sequence[Scores]) -> str:
+    """The table as a page."""
+    lines = [
+        f"# Quality of {avatar}",
+        "",
+        "Written by `python -m talksplat_export.training.evaluate`; the scores are explained there.",
+        "",
+        "| | " + " | ".join(score.capture for score in scores) + " |",
+        "|---|" + "---|" * len(scores),
+    ]
+    for name in asdict(scores[0]):
+        if name != "capture":
+            values = " | ".join(f"{getattr(score, name):.4g}" for score in scores)
+            lines.append(f"| {name} | {values} |")
+    return "\n".join(lines) + "\n"
+
+
 def _read_split(name: str) -> Capture:
     folder, _, split = name.partition(":")
     return read_capture(Path(folder), split or "train")
@@ -149,6 +166,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="captures to score on; with :val their validation split",
     )
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--markdown", type=Path)
     options = parser.parse_args(arguments)
     avatar = talksplat.load(options.avatar)
     reader = fit_reader(read_capture(options.capture))
@@ -160,6 +178,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Console().print(table)
     if options.json:
         options.json.write_text(json.dumps([asdict(score) for score in scores], indent=1) + "\n")
+    if options.markdown:
+        options.markdown.write_text(markdown(avatar.manifest.name, scores))
 
 
 if __name__ == "__main__":
