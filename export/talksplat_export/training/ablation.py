@@ -197,7 +197,7 @@ def markdown(rows: Sequence[Row]) -> str:
     lines = [
         "# What each part of D3-Talker is worth",
         "",
-        "Written by `python -m talksplat_export.training.ablation`, which says how the rows are made.",
+        "Written by `python -m talksplat_export.training.ablation`, which says how rows are made.",
         "",
         "| | PSNR dB | mouth PSNR dB | SSIM | lip correlation |",
         "|---|---|---|---|---|",

@@ -133,7 +133,7 @@ def markdown(avatar: str, scores: Sequence[Scores]) -> str:
     lines = [
         f"# Quality of {avatar}",
         "",
-        "Written by `python -m talksplat_export.training.evaluate`; the scores are explained there.",
+        "Written by `python -m talksplat_export.training.evaluate`, which says what they mean.",
         "",
         "| | " + " | ".join(score.capture for score in scores) + " |",
         "|---|" + "---|" * len(scores),
