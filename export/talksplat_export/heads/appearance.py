@@ -7,7 +7,6 @@ functions of that place, hair and eyes of the place in their charts.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +17,7 @@ from talksplat_export.heads.expressions import SkinShapes
 from talksplat_export.heads.identity import Identity
 from talksplat_export.heads.model import FloatArray, Region
 from talksplat_export.heads.parts import Chart, bell, smoothstep
-from talksplat_export.heads.procedural import PIECES, ProceduralHead, piece_slices
+from talksplat_export.heads.pieces import head_topology, piece_faces, piece_vertices
 from talksplat_export.heads.sculpture import Sculpture
 
 Array = NDArray[np.float64]
@@ -82,38 +81,22 @@ def _mix(color: Array, other: Array | tuple[float, float, float], amount: Array)
     return color + (np.asarray(other) - color) * np.asarray(amount)[..., None]
 
 
-def texture(head: ProceduralHead, identity: Identity) -> FloatArray:
-    """[1024,1024,3] sRGB 0..1, first row at v = 1; texels outside the charts repeat their neighbours."""
-    return _texture(identity, TEXTURE_SIZE, _Key(head))
+def texture(identity: Identity, template: FloatArray, size: int = TEXTURE_SIZE) -> FloatArray:
+    """Colours of the atlas [size,size,3], sRGB 0..1, first row at v = 1.
 
-
-class _Key:
-    """The one procedural head; equal to every other, so that textures are cached by identity."""
-
-    def __init__(self, head: ProceduralHead) -> None:
-        self.head = head
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Key)
-
-    def __hash__(self) -> int:
-        return 0
-
-
-@lru_cache(maxsize=8)
-def _texture(identity: Identity, size: int, key: _Key) -> FloatArray:
-    head = key.head
+    ``template`` [V,3] are the head's vertices at rest in mm. Texels just outside the charts repeat
+    their neighbours.
+    """
+    head = head_topology()
     screen = np.column_stack([head.uvs * (1, -1) * size + (0, size), np.zeros(len(head.uvs))])
     face_ids, barycentrics, _ = rasterize_mesh(screen, head.uv_faces, size, size)
     image = np.zeros((size, size, 3))
     covered = face_ids >= 0
     rows, columns = np.nonzero(covered)
     ids, weights = face_ids[covered], barycentrics[covered]
-    place = interpolate(head.faces, ids, weights, head.template(identity) * 1e3).astype(float)
-    first = np.cumsum([0, *(len(part().faces) for part in PIECES.values())])
-    piece = np.searchsorted(first, ids, side="right") - 1
-    for number, name in enumerate(PIECES):
-        mine = piece == number
+    place = interpolate(head.faces, ids, weights, template).astype(float)
+    for name, faces in piece_faces().items():
+        mine = (ids >= faces.start) & (ids < faces.stop)
         texels = _Texels(
             (rows[mine], columns[mine]),
             place[mine],
@@ -123,7 +106,7 @@ def _texture(identity: Identity, size: int, key: _Key) -> FloatArray:
             ids[mine],
             weights[mine],
         )
-        image[texels.where] = _paint(name, texels, identity, head)
+        image[texels.where] = _paint(name, texels, identity, template)
     return np.clip(_spread(image, covered), 0, 1).astype(np.float32)
 
 
@@ -141,12 +124,12 @@ def _spread(image: Array, covered: NDArray[np.bool_]) -> Array:
     return image
 
 
-def _paint(name: str, texels: _Texels, identity: Identity, head: ProceduralHead) -> Array:
+def _paint(name: str, texels: _Texels, identity: Identity, template: FloatArray) -> Array:
     stem = name.removesuffix("_left").removesuffix("_right")
     side = -1 if name.endswith("_right") else 1
     match stem:
         case "skin":
-            return _paint_skin(texels, identity, head)
+            return _paint_skin(texels, identity, template)
         case "eye":
             return _paint_eye(*texels.chart(features.EYE_CHARTS[side]), identity)
         case "lashes":
@@ -162,7 +145,9 @@ def _paint(name: str, texels: _Texels, identity: Identity, head: ProceduralHead)
         case "ear":
             skin = _skin_base(texels.place, identity)
             return skin * _mix(
-                np.ones_like(skin), (1.02, 0.84, 0.80), np.full(len(skin), 0.7 * identity.redness)
+                np.ones_like(skin),
+                (1.02, 0.84, 0.80),
+                np.full(len(skin), 0.7 * identity.redness),
             )
         case "hair":
             return _paint_hair(texels, identity)
@@ -182,7 +167,7 @@ def _skin_base(place: Array, identity: Identity) -> Array:
     return color * (1 + 0.012 * grain[:, None])
 
 
-def _paint_skin(texels: _Texels, identity: Identity, head: ProceduralHead) -> Array:
+def _paint_skin(texels: _Texels, identity: Identity, template: FloatArray) -> Array:
     place = texels.place
     color = _skin_base(place, identity)
     x, y, z = np.abs(place[:, 0]), place[:, 1], place[:, 2]
@@ -207,23 +192,24 @@ def _paint_skin(texels: _Texels, identity: Identity, head: ProceduralHead) -> Ar
     nose = Sculpture(identity).nostril
     hole = bell(
         np.linalg.norm(
-            (np.abs(place) * (1, 0, 0) + place * (0, 1, 1) - nose) / (3.4, 3.6, 6.0), axis=-1
+            (np.abs(place) * (1, 0, 0) + place * (0, 1, 1) - nose) / (3.4, 3.6, 6.0),
+            axis=-1,
         ),
         1.0,
     )
     color = color * (1 - 0.72 * hole[:, None] * np.array((0.85, 1.0, 1.0)))
 
-    vertices = head.template(identity)[piece_slices()["skin"]].astype(float) * 1e3
+    skin = piece_vertices()["skin"]
+    vertices = template[skin].astype(float)
     shapes = SkinShapes(identity, vertices)
-    marks = np.zeros((len(head.template(identity)), 4), np.float32)
-    skin = piece_slices()["skin"]
+    marks = np.zeros((len(template), 3), np.float32)
     marks[skin, 0] = np.minimum(shapes.lip_row, 4.0)
-    marks[skin, 1] = shapes._near_lids(1.5)
-    marks[skin, 2] = shapes._lid_fields()[1]
-    marks[skin, 3] = shapes.inside
-    lip_row, lid, upper_lid, _ = interpolate(
-        head.faces, texels.faces, texels.barycentrics, marks
-    ).T.astype(float)
+    marks[skin, 1] = shapes.near_lids(1.5)
+    marks[skin, 2] = shapes.lid_fields()[1]
+    faces = head_topology().faces
+    lip_row, lid, upper_lid = interpolate(faces, texels.faces, texels.barycentrics, marks).T.astype(
+        float
+    )
 
     inside_mouth = texels.regions == Region.MOUTH_INTERIOR
     if identity.freckles > 0:
@@ -292,7 +278,9 @@ def _paint_brows(color: Array, place: Array, identity: Identity) -> Array:
     # Hairs lean outwards: streaks along a direction that turns from up to sideways.
     lean = 1.1 - 0.9 * np.clip(along, 0, 1)
     streak = fractal(
-        np.stack([(x - y / np.maximum(lean, 0.25) * 0.55) * 1.5, y * 0.25 + x * 0.1], -1), 61, 2
+        np.stack([(x - y / np.maximum(lean, 0.25) * 0.55) * 1.5, y * 0.25 + x * 0.1], -1),
+        61,
+        2,
     )
     across = np.abs(y - line) / half
     mask = (1 - smoothstep(0.62, 1.12, across + 0.22 * streak)) * smoothstep(
@@ -301,7 +289,9 @@ def _paint_brows(color: Array, place: Array, identity: Identity) -> Array:
     mask = mask * (1 - smoothstep(0.90, 1.02, along + 0.04 * streak)) * (z > 25)
     hairs = np.array(identity.hair_color) * 0.72
     return _mix(
-        color, hairs * (1 + 0.25 * streak[:, None]), np.clip(mask * (0.80 + 0.25 * streak), 0, 0.94)
+        color,
+        hairs * (1 + 0.25 * streak[:, None]),
+        np.clip(mask * (0.80 + 0.25 * streak), 0, 0.94),
     )
 
 
@@ -370,7 +360,7 @@ def _paint_hair(texels: _Texels, identity: Identity) -> Array:
     warm = np.array((1.10, 1.0, 0.90))
     lock = fractal(np.stack([np.cos(around) * 6, np.sin(around) * 6, down * 1.5], -1), 121, 2)
     color = color * (1 + 0.30 * fine[:, None] + 0.16 * lock[:, None] * warm)
-    return color * (0.86 + 0.22 * smoothstep(0.1, 0.7, down))[:, None]
+    return np.asarray(color * (0.86 + 0.22 * smoothstep(0.1, 0.7, down))[:, None])
 
 
 def _paint_clothes(texels: _Texels, identity: Identity) -> Array:

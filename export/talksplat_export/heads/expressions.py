@@ -141,7 +141,7 @@ class SkinShapes:
         rx, ry = width, width if height is None else height
         d = np.stack([np.abs(self.x) - x, self.vertices[:, 1] - y, self.vertices[:, 2] - z], -1)
         q = d / (rx, ry, 1.3 * max(rx, ry))
-        return bell(np.sqrt((q * q).sum(-1)), 1.0) * (self.inside == 1.0)
+        return np.asarray(bell(np.sqrt((q * q).sum(-1)), 1.0) * (self.inside == 1.0))
 
     # Jaw ------------------------------------------------------------------------------------
 
@@ -159,7 +159,10 @@ class SkinShapes:
         upper = upper_line * fall
         weight = np.where(self.upper > 0, upper, lower)
         topology = skin_topology()
-        for bag, own in ((topology.bag_upper, upper_line), (topology.bag_lower, lower_line)):
+        for bag, own in (
+            (topology.bag_upper, upper_line),
+            (topology.bag_lower, lower_line),
+        ):
             deep = np.linspace(0, 1, len(bag))[:, None] ** 1.5
             mean = 0.45
             weight[bag[1:]] = (own[bag] + (mean - own[bag]) * deep)[1:]
@@ -175,7 +178,7 @@ class SkinShapes:
 
     def jaw_open(self) -> Array:
         arm = self.vertices - JAW_HINGE
-        return self.jaw[:, None] * (arm @ rotation_about_x(JAW_OPEN_RADIANS).T - arm)
+        return np.asarray(self.jaw[:, None] * (arm @ rotation_about_x(JAW_OPEN_RADIANS).T - arm))
 
     # Building blocks ------------------------------------------------------------------------
 
@@ -250,21 +253,29 @@ class SkinShapes:
         shapes["mouthFunnel"] = funnel
 
         press = self._vector(
-            vermilion * np.minimum(self.lip_row, 1.0) * middle**0.5, 0, -1.7 * sign, -1.0
+            vermilion * np.minimum(self.lip_row, 1.0) * middle**0.5,
+            0,
+            -1.7 * sign,
+            -1.0,
         )
         press += self._vector(near * middle, 0, 0, -1.3)
         press += self._vector(self.corner(11.0) + self.corner(11.0, -1), 0.6 * side, 0.3, -0.8)
         shapes |= self._two_sided("mouthPress", press)
 
         # Rolling: the lip turns in over the teeth, its border follows.
-        for name, which, rise in (("mouthRollLower", lower, 1.0), ("mouthRollUpper", upper, -1.0)):
+        for name, which, rise in (
+            ("mouthRollLower", lower, 1.0),
+            ("mouthRollUpper", upper, -1.0),
+        ):
             turn = np.interp(
                 self.lip_row,
                 [0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.2],
                 [-4.6, -4.4, -3.4, -2.0, -1.0, -0.5, 0],
             )
             lift = np.interp(
-                self.lip_row, [0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.2], [0.3, 1.2, 2.2, 2.6, 2.4, 1.3, 0]
+                self.lip_row,
+                [0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.2],
+                [0.3, 1.2, 2.2, 2.6, 2.4, 1.3, 0],
             )
             field = which * middle**0.7 * self.inside * (self.past <= 0)
             shapes[name] = self._vector(field, 0, rise * lift, turn)
@@ -282,7 +293,10 @@ class SkinShapes:
         lip_profile = np.clip(1.0 - np.abs(s) ** 2.4, 0, 1)
         lower_down = self._vector(lower * self.around_mouth(30.0) * lip_profile, 0, -7.5, -0.4)
         lower_down += self._vector(
-            lower * vermilion * lip_profile * (1 - np.minimum(self.lip_row, 1)), 0, 0, 0.6
+            lower * vermilion * lip_profile * (1 - np.minimum(self.lip_row, 1)),
+            0,
+            0,
+            0.6,
         )
         shapes |= self._two_sided("mouthLowerDown", lower_down)
         upper_up = self._vector(upper * self.around_mouth(26.0, up=22.0) * lip_profile, 0, 6.5, 0.2)
@@ -316,7 +330,7 @@ class SkinShapes:
     def _brows_and_cheeks(self) -> dict[str, Array]:
         shapes: dict[str, Array] = {}
         side = self._side()
-        calm = 1.0 - 0.8 * self._near_lids(9.0)  # the lids' margins stay where they are
+        calm = 1.0 - 0.8 * self.near_lids(9.0)  # the lids' margins stay where they are
         brow = self.at(30, 24, 58, 27, 12) * calm
         inner = self.at(9, 23, 70, 13, 13) * calm
         outer = self.at(44, 24, 48, 17, 15) * calm
@@ -340,7 +354,7 @@ class SkinShapes:
 
     # Eyes -----------------------------------------------------------------------------------
 
-    def _near_lids(self, reach: float) -> Array:
+    def near_lids(self, reach: float) -> Array:
         """1 at the lids' margins."""
         topology = skin_topology()
         distance = np.full(len(self.vertices), 1e3)
@@ -350,7 +364,7 @@ class SkinShapes:
                 distance = np.minimum(distance, gap.min(1))
         return bell(distance, reach)
 
-    def _lid_fields(self) -> tuple[Array, Array, Array]:
+    def lid_fields(self) -> tuple[Array, Array, Array]:
         """Place along the eye opening 0..1, and how much a vertex belongs to each lid."""
         topology = skin_topology()
         eye = Sculpture(self.identity).eye
@@ -380,18 +394,19 @@ class SkinShapes:
     def _eyelids(self) -> dict[str, Array]:
         eye = Sculpture(self.identity).eye
         lids = Lids(self.identity)
-        e, upper_field, lower_field = self._lid_fields()
+        e, upper_field, lower_field = self.lid_fields()
         side = self._side()
         side[side == 0] = 1.0
         center = np.stack(
-            [side * eye.center[0], 0 * side + eye.center[1], 0 * side + eye.center[2]], -1
+            [side * eye.center[0], 0 * side + eye.center[1], 0 * side + eye.center[2]],
+            -1,
         )
         top, bottom = lids.upper(e), lids.lower(e)
         opening = top - bottom
         closed = bottom + 0.18 * opening  # where the closed lids meet
 
         def turned(dy: Array) -> Array:
-            """Displacement of lid skin that slides over the ball so that its height changes by dy."""
+            """Displacement of lid skin that slides over the ball until its height changed by dy."""
             arm = self.vertices - center
             level = np.hypot(arm[:, 1], arm[:, 2])
             target = np.clip(arm[:, 1] + dy, -0.98 * level, 0.98 * level)
@@ -425,7 +440,10 @@ def lid_vertices() -> dict[int, NDArray[np.int64]]:
         columns = [column(side * x) for x in range(5, 23)]
         rows = range(EYE_ROW - 8, EYE_ROW + 8)
         skin = np.concatenate(
-            [topology.above[rows][:, columns].ravel(), topology.below[rows][:, columns].ravel()]
+            [
+                topology.above[rows][:, columns].ravel(),
+                topology.below[rows][:, columns].ravel(),
+            ]
         )
         found[side] = np.unique(np.concatenate([skin, pair[0][0], pair[1][0]]))
     return found

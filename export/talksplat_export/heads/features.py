@@ -7,23 +7,45 @@ throughout; side is +1 for the subject's left.
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from talksplat_export.heads.identity import Identity
 from talksplat_export.heads.model import Region
-from talksplat_export.heads.parts import Chart, Part, bell, grid_faces, grid_part, smoothstep
+from talksplat_export.heads.parts import (
+    Chart,
+    Part,
+    bell,
+    grid_part,
+    ring_index,
+    ring_part,
+    smoothstep,
+)
 from talksplat_export.heads.sculpture import Sculpture
+from talksplat_export.heads.skin import EYE_COLUMNS
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 
-EYE_CHARTS = {1: Chart(0.202, 0.202, 0.328, 0.328), -1: Chart(0.332, 0.202, 0.458, 0.328)}
-LASH_CHARTS = {1: Chart(0.212, 0.162, 0.328, 0.198), -1: Chart(0.332, 0.162, 0.458, 0.198)}
-TEETH_CHARTS = {1: Chart(0.202, 0.082, 0.458, 0.158), -1: Chart(0.202, 0.002, 0.458, 0.078)}
+EYE_CHARTS = {
+    1: Chart(0.202, 0.202, 0.328, 0.328),
+    -1: Chart(0.332, 0.202, 0.458, 0.328),
+}
+LASH_CHARTS = {
+    1: Chart(0.212, 0.162, 0.328, 0.198),
+    -1: Chart(0.332, 0.162, 0.458, 0.198),
+}
+TEETH_CHARTS = {
+    1: Chart(0.202, 0.082, 0.458, 0.158),
+    -1: Chart(0.202, 0.002, 0.458, 0.078),
+}
 TONGUE_CHART = Chart(0.002, 0.162, 0.098, 0.328)
-EAR_CHARTS = {1: Chart(0.102, 0.162, 0.148, 0.328), -1: Chart(0.152, 0.162, 0.198, 0.328)}
+EAR_CHARTS = {
+    1: Chart(0.102, 0.162, 0.148, 0.328),
+    -1: Chart(0.152, 0.162, 0.198, 0.328),
+}
 CLOTHES_CHART = Chart(0.462, 0.002, 0.698, 0.328)
 
 EYE_DEGREES = np.array([0, 4, 8, 11, 14, 18, 22, 25, 28, 32, 40, 52, 66, 82, 100.0])
@@ -40,15 +62,6 @@ EAR_SEGMENTS = 26
 CLOTHES_SHAPE = (11, 48)
 
 
-def ring_index(rows: int, segments: int, pole: bool) -> Index:
-    """Grid of vertex numbers whose last column is its first; with a pole, row 0 is one vertex."""
-    ring = np.arange(segments + 1) % segments
-    if not pole:
-        return np.arange(rows)[:, None] * segments + ring
-    index = 1 + np.arange(rows - 1)[:, None] * segments + ring
-    return np.concatenate([np.zeros((1, segments + 1), np.int64), index])
-
-
 # Eyeballs -----------------------------------------------------------------------------------
 
 
@@ -60,12 +73,7 @@ def eye_part(side: int) -> Part:
     radius = EYE_DEGREES[1:, None] / EYE_DEGREES[-1] * 0.5
     across = np.concatenate([[0.5], (0.5 + radius * np.cos(around)).ravel()])
     down = np.concatenate([[0.5], (0.5 - radius * np.sin(around)).ravel()])
-    faces = grid_faces(index)
-    faces = faces[faces[:, 1] != faces[:, 2]]
-    faces = faces[(faces[:, 0] != faces[:, 1]) & (faces[:, 0] != faces[:, 2])]
-    uvs = EYE_CHARTS[side].place(across, down)
-    regions = np.full(len(faces), int(Region.EYEBALLS))
-    return Part(faces, uvs, faces, regions, len(uvs))
+    return ring_part(index, across, down, EYE_CHARTS[side], Region.EYEBALLS)
 
 
 def place_eye(identity: Identity, side: int) -> Array:
@@ -95,8 +103,6 @@ def lash_part(side: int) -> Part:
 
 def lash_margin() -> Array:
     """[LASH_COLUMNS, margin vertices] weights that follow the lid's margin."""
-    from talksplat_export.heads.skin import EYE_COLUMNS
-
     count = EYE_COLUMNS[1] - EYE_COLUMNS[0] + 1
     where = np.linspace(0.10, 1.0, LASH_COLUMNS) * (count - 1)
     weights = np.zeros((LASH_COLUMNS, count))
@@ -135,14 +141,16 @@ def _tooth_columns() -> tuple[Array, Array]:
     edges = _tooth_edges()
     both = np.concatenate([-edges[:0:-1], edges])
     inside = np.array([0.0, 0.12, 0.5, 0.88])
-    place = [a + (b - a) * inside for a, b in zip(both[:-1], both[1:], strict=True)]
+    place = [a + (b - a) * inside for a, b in pairwise(both)]
     local = np.tile(inside, TEETH_PER_ARCH)
     return np.append(np.concatenate(place), 1.0), np.append(local, 1.0)
 
 
-TEETH_ROWS = np.array(
-    # height below the root, towards the tongue
-    [(-3.5, 0.8), (0.0, 0.0), (2.2, -0.5), (5.0, -0.5), (7.4, 0.0), (8.6, 0.7), (8.4, 1.9), (2.0, 4.0)]
+TEETH_ROWS = np.array(  # height below the root, towards the tongue
+    [
+        (-3.5, 0.8), (0.0, 0.0), (2.2, -0.5), (5.0, -0.5),
+        (7.4, 0.0), (8.6, 0.7), (8.4, 1.9), (2.0, 4.0),
+    ]
 )  # fmt: skip
 
 
@@ -265,7 +273,7 @@ def place_ear(identity: Identity, side: int) -> Array:
     out = np.cross(back, up)
     out *= np.sign(out[0])
     points = head + (4.5, 0, -2) + size * (a[:, None] * back + b[:, None] * up + h[:, None] * out)
-    return points * (side, 1, 1)
+    return np.asarray(points * (side, 1, 1))
 
 
 # Clothes ------------------------------------------------------------------------------------

@@ -12,10 +12,16 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from talksplat_export.heads.features import ring_index
 from talksplat_export.heads.identity import HairStyle, Identity
 from talksplat_export.heads.model import Region
-from talksplat_export.heads.parts import Chart, Part, bell, grid_part, smoothstep
+from talksplat_export.heads.parts import (
+    Chart,
+    Part,
+    bell,
+    grid_part,
+    ring_index,
+    smoothstep,
+)
 from talksplat_export.heads.sculpture import Sculpture
 
 Array = NDArray[np.float64]
@@ -56,7 +62,16 @@ CUTS: dict[HairStyle, Cut | None] = {
     "bald": None,
     "short": Cut(top=13, sides=6.5, nape=4, quiff=9, locks=1.5),
     "crop": Cut(top=6, sides=4, nape=3, locks=0.5, curl=0.7, recede=2),
-    "bob": Cut(top=12, sides=14, nape=14, quiff=4, locks=1.6, length=-84.0, fullness=18, fringe=11),
+    "bob": Cut(
+        top=12,
+        sides=14,
+        nape=14,
+        quiff=4,
+        locks=1.6,
+        length=-84.0,
+        fullness=18,
+        fringe=11,
+    ),
     "bun": Cut(top=6, sides=4.5, nape=5, quiff=2, locks=0.9, bun=True),
     "curls": Cut(top=26, sides=22, nape=16, quiff=2, locks=0.0, curl=3.4),
 }
@@ -91,11 +106,11 @@ def hairline_degrees(around: Array, identity: Identity) -> Array:
     recede = cut.recede if cut else 0.0
     fringe = cut.fringe if cut else 0.0
     swept = bell(np.degrees(around) + 34.0, 34) - 0.25 * bell(np.degrees(around) - 22.0, 16)
-    return line / 2 - recede * bell(degrees, 60) + fringe * swept
+    return np.asarray(line / 2 - recede * bell(degrees, 60) + fringe * swept)
 
 
-def _noise_wave(around: Array, along: Array, seed: int) -> Array:
-    """Locks: ridges along the strands, -1..1, periodic around the head."""
+def _locks(around: Array, along: Array | float, seed: int) -> Array:
+    """Locks: ridges along the strands, about -1..1, periodic around the head."""
     rng = np.random.default_rng(seed)
     total = np.zeros(np.broadcast(around, along).shape)
     for waves, weight in ((5, 0.5), (8, 0.7), (13, 0.8), (17, 0.6)):
@@ -105,6 +120,7 @@ def _noise_wave(around: Array, along: Array, seed: int) -> Array:
 
 
 def place_hair(identity: Identity) -> Array:
+    """[V,3] vertices of the hair."""
     cut = CUTS[identity.hair_style]
     around = np.pi + 2 * np.pi * np.arange(SEGMENTS) / SEGMENTS
     around = np.arctan2(np.sin(around), np.cos(around))[None, :]
@@ -113,90 +129,95 @@ def place_hair(identity: Identity) -> Array:
         line = np.minimum(line, 100.0)  # below hangs the curtain
     line = np.radians(line)
     along = np.arange(1, CAP_ROWS)[:, None] / (CAP_ROWS - 2)
-    spaced = np.minimum(along, 1.0)
-    polar = np.where(along <= 1.0, spaced**0.92 * line, line + np.radians(2.5))
-    direction = np.stack(
-        [
-            np.sin(polar) * np.sin(around),
-            np.cos(polar) + 0 * around,
-            np.sin(polar) * np.cos(around),
-        ],
-        -1,
+    polar = np.where(along <= 1.0, np.minimum(along, 1.0) ** 0.92 * line, line + np.radians(2.5))
+    level = np.sin(polar)
+    outward = np.stack(
+        [level * np.sin(around), np.cos(polar) + 0 * around, level * np.cos(around)], -1
     )
-    sculpture = Sculpture(identity)
-    scalp = sculpture.surface(np.broadcast_to(SCALP_CENTER, direction.shape), direction)
+    scalp = Sculpture(identity).surface(np.broadcast_to(SCALP_CENTER, outward.shape), outward)
 
     if cut is None:
-        cap = scalp - 7.0 * direction
-        curtain = (
-            np.broadcast_to(cap[-1], (CURTAIN_ROWS + RETURN_ROWS, SEGMENTS, 3))
-            - 2.0 * direction[-1]
-        )
-        pole = cap[:1].mean(1)
-        return np.concatenate([pole, cap.reshape(-1, 3), curtain.reshape(-1, 3)])
+        cap = scalp - 7.0 * outward
+        curtain = _hidden(cap[-1] - 2.0 * outward[-1], outward[-1])
+    else:
+        cap = _cap(cut, identity, scalp, outward, around, along, polar)
+        curtain = _hidden(scalp[-1] - 9.0 * outward[-1], outward[-1])
+        if cut.bun:
+            curtain = _bun(around)
+        elif cut.length is not None:
+            # Columns over the face keep no curtain: it slips under the skin there.
+            shown = smoothstep(0.0, 0.5, _has_curtain(around[0]))[:, None]
+            curtain = curtain + (_curtain(cut, identity, cap[-1], around[0]) - curtain) * shown
+    pole = cap[:1].mean(1)
+    return np.concatenate([pole, cap.reshape(-1, 3), curtain.reshape(-1, 3)])
 
+
+def _hidden(start: Array, outward: Array) -> Array:
+    """Rows of a curtain that is not worn, kept small inside the head."""
+    rows = np.arange(CURTAIN_ROWS + RETURN_ROWS)[:, None, None]
+    return np.asarray(start - 0.001 * rows * outward)
+
+
+def _has_curtain(around: Array) -> Array:
+    return smoothstep(50, 66, np.degrees(np.abs(around)))
+
+
+def _cap(
+    cut: Cut,
+    identity: Identity,
+    scalp: Array,
+    outward: Array,
+    around: Array,
+    along: Array,
+    polar: Array,
+) -> Array:
+    """The shell over the scalp: thickness by place, locks and curls, and a rounded edge."""
     down = np.degrees(polar)
     thickness = cut.sides + (cut.top - cut.sides) * (1 - smoothstep(35, 75, down))
     nape = smoothstep(90, 125, np.degrees(np.abs(around)))
     thickness = thickness + (cut.nape - cut.sides) * nape * smoothstep(60, 110, down)
     front = bell(np.degrees(around) - 10.0, 45)
     thickness = thickness + cut.quiff * front * smoothstep(15, 42, down)
-    wave = _noise_wave(around, 2.5 * along, identity.seed + 1)
-    thickness = thickness + cut.locks * wave * smoothstep(0.1, 0.5, along)
+    locks = _locks(around, 2.5 * along, identity.seed + 1)
+    thickness = thickness + cut.locks * locks * smoothstep(0.1, 0.5, along)
     if cut.curl:
-        bump = np.cos(15 * around + 2.0 * np.sin(9 * along)) * np.cos(
+        bumps = np.cos(15 * around + 2.0 * np.sin(9 * along)) * np.cos(
             22 * along + 1.5 * np.sin(5 * around)
         )
-        bump = bump + 0.6 * np.cos(9 * around + 31 * along)
-        thickness = thickness + cut.curl * bump * smoothstep(0.05, 0.25, along)
+        bumps = bumps + 0.6 * np.cos(9 * around + 31 * along)
+        thickness = thickness + cut.curl * bumps * smoothstep(0.05, 0.25, along)
     edge = np.sqrt(np.clip(1 - np.minimum(along, 1.0) ** 7, 0, 1))
-    has_curtain = np.zeros_like(around)
-    if cut.length is not None:
-        has_curtain = smoothstep(50, 66, np.degrees(np.abs(around)))
-        edge = edge + (1 - edge) * has_curtain
-    thickness = thickness * edge + np.where(along > 1, -4.0 * (1 - has_curtain), 0.6)
-    cap = scalp + thickness[..., None] * direction
+    open_below = np.zeros_like(around) if cut.length is None else _has_curtain(around)
+    edge = edge + (1 - edge) * open_below
+    # The last row dives under the skin where no curtain follows.
+    thickness = thickness * edge + np.where(along > 1, -4.0 * (1 - open_below), 0.6)
+    return np.asarray(scalp + thickness[..., None] * outward)
 
-    # The curtain hangs from the cap's last row, on an ellipse around the neck.
+
+def _curtain(cut: Cut, identity: Identity, start: Array, around: Array) -> Array:
+    """Hair that hangs from the cap's last row, on an ellipse around the neck, and turns in."""
+    assert cut.length is not None
+    end = cut.length + 5 * np.abs(np.sin(2.0 * around))
     rows = []
-    start = cap[-1]
-    end = cut.length if cut.length is not None else -40.0
-    for row in range(1, CURTAIN_ROWS + 1):
-        fall = row / CURTAIN_ROWS
-        y = start[:, 1] + (end + 5 * np.abs(np.sin(2.0 * around[0])) - start[:, 1]) * fall
+    for fall in np.arange(1, CURTAIN_ROWS + 1) / CURTAIN_ROWS:
         swell = np.sin(np.pi * np.minimum(fall * 0.95 + 0.05, 1.0)) ** 0.7
         tuck = -7.0 * smoothstep(0.75, 1.0, fall)
         radius_x = 64 + cut.fullness * (0.75 + 0.25 * swell) + tuck
         radius_z = 72 + cut.fullness * (0.6 + 0.2 * swell) + tuck - 14 * fall
-        groove = 1.0 + 0.020 * cut.locks * _noise_wave(
-            around[0], 2.5 + 1.2 * fall, identity.seed + 1
-        )
-        x = radius_x * np.sin(around[0]) * groove
-        z = -14.0 + radius_z * np.cos(around[0]) * groove
-        hang = smoothstep(0, 0.5, np.array(fall))
-        x = start[:, 0] + (x - start[:, 0]) * hang
-        z = start[:, 2] + (z - start[:, 2]) * hang
+        groove = 1.0 + 0.020 * cut.locks * _locks(around, 2.5 + 1.2 * fall, identity.seed + 1)
+        hang = smoothstep(0, 0.5, fall)
+        x = start[:, 0] + (radius_x * np.sin(around) * groove - start[:, 0]) * hang
+        y = start[:, 1] + (end - start[:, 1]) * fall
+        z = start[:, 2] + (-14.0 + radius_z * np.cos(around) * groove - start[:, 2]) * hang
         rows.append(np.stack([x, y, z], -1))
-    for back, rise in ((0.90, 4.0), (0.80, 16.0), (0.72, 40.0)):
-        inner = rows[CURTAIN_ROWS - 1] * (back, 1, 1) + (0, rise, 0)
-        inner[:, 2] = -14.0 + (rows[CURTAIN_ROWS - 1][:, 2] + 14.0) * back
-        rows.append(inner)
-    curtain = np.stack(rows)
-    hidden = scalp[-1] - 9.0 * direction[-1]
-    keep = has_curtain[0][:, None]
-    if cut.length is None:
-        curtain = np.broadcast_to(hidden, curtain.shape) - 0.0
-        if cut.bun:
-            curtain = _bun(scalp, around)
-    else:
-        # Columns of the face keep no curtain: it slips under the skin there.
-        shown = smoothstep(0.0, 0.5, keep)
-        curtain = hidden + (curtain - hidden) * shown
-    pole = cap[:1].mean(1)
-    return np.concatenate([pole, cap.reshape(-1, 3), curtain.reshape(-1, 3)])
+    hem = rows[-1]
+    for inward, rise in ((0.90, 4.0), (0.80, 16.0), (0.72, 40.0)):
+        axis = np.array([0.0, 0.0, -14.0])
+        rows.append(axis + (hem - axis) * (inward, 1, inward) + (0, rise, 0))
+    return np.stack(rows)
 
 
-def _bun(scalp: Array, around: Array) -> Array:
+def _bun(around: Array) -> Array:
     """The curtain's rows rolled to a knot at the back of the crown."""
     rows = CURTAIN_ROWS + RETURN_ROWS
     center = np.array([0.0, 102.0, -58.0])
@@ -207,8 +228,5 @@ def _bun(scalp: Array, around: Array) -> Array:
     spiral = 1.0 + 0.05 * np.cos(5 * around + 6 * angle)
     radius = 24.0 * np.cos(angle) * spiral
     height = 17.0 * np.sin(angle)
-    return (
-        center
-        + radius[..., None] * (np.cos(around)[..., None] * right + np.sin(around)[..., None] * up)
-        + (height + 0 * around)[..., None] * axis
-    )
+    across = np.cos(around)[..., None] * right + np.sin(around)[..., None] * up
+    return np.asarray(center + radius[..., None] * across + (height + 0 * around)[..., None] * axis)

@@ -36,14 +36,17 @@ INSIDE_MOUTH_REGIONS = frozenset({Region.TEETH, Region.TONGUE, Region.MOUTH_INTE
 
 JOINT_NAMES = ("root", "neck", "jaw", "eye_left", "eye_right")
 
-IdentityT = TypeVar("IdentityT", contravariant=True)
+IdentityT_contra = TypeVar("IdentityT_contra", contravariant=True)
 
 
-class HeadModel(Protocol[IdentityT]):
+class HeadModel(Protocol[IdentityT_contra]):
     """A head with fixed topology, deformed by identity, expression and joints.
 
     Space: right-handed, metres, +y up, the face looks along +z, +x is the subject's left.
     """
+
+    def __hash__(self) -> int:
+        """Models are keys of what is worked out once per model and identity."""
 
     @property
     def faces(self) -> IntArray:
@@ -81,19 +84,23 @@ class HeadModel(Protocol[IdentityT]):
     def landmarks(self) -> IntArray:
         """[68] vertex indices in the order of iBUG 300-W; the subject's right comes first."""
 
-    def template(self, identity: IdentityT) -> FloatArray:
+    @property
+    def strand_neighbours(self) -> IntArray:
+        """[V,2] vertices before and after a vertex along its strand of hair, else itself twice."""
+
+    def template(self, identity: IdentityT_contra) -> FloatArray:
         """[V,3] vertices at rest."""
 
-    def expression_basis(self, identity: IdentityT) -> FloatArray:
+    def expression_basis(self, identity: IdentityT_contra) -> FloatArray:
         """[E,V,3] displacement of every expression at weight one."""
 
     def vertices(
         self,
-        identity: IdentityT,
+        identity: IdentityT_contra,
         expression: NDArray[np.floating] | None = None,
         joints: NDArray[np.floating] | None = None,
     ) -> FloatArray:
         """[V,3] vertices of an expression [E] under joint rotations [J,3] (axis-angle, radians)."""
 
-    def texture(self, identity: IdentityT) -> FloatArray:
+    def texture(self, identity: IdentityT_contra) -> FloatArray:
         """[H,W,3] colours of the atlas, sRGB 0..1, first row at v = 1."""

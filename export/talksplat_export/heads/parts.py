@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from talksplat_export.heads.model import Region
 
@@ -50,6 +50,15 @@ def grid_faces(index: Index, flip: bool = False) -> Index:
     return faces[:, ::-1] if flip else faces
 
 
+def ring_index(rows: int, segments: int, pole: bool) -> Index:
+    """Grid of vertex numbers whose last column is its first; with a pole, row 0 is one vertex."""
+    ring = np.arange(segments + 1) % segments
+    if not pole:
+        return np.arange(rows)[:, None] * segments + ring
+    index = 1 + np.arange(rows - 1)[:, None] * segments + ring
+    return np.concatenate([np.zeros((1, segments + 1), np.int64), index])
+
+
 def grid_part(index: Index, chart: Chart, region: Region, flip: bool = False) -> Part:
     """A grid [R,C] of vertex indices that fills a chart; repeated indices close it to a tube."""
     rows, columns = index.shape
@@ -58,13 +67,23 @@ def grid_part(index: Index, chart: Chart, region: Region, flip: bool = False) ->
     uv_index = np.arange(rows * columns).reshape(rows, columns)
     faces = grid_faces(index, flip)
     uv_faces = grid_faces(uv_index, flip)
-    # A pole is a row of one repeated vertex: half of its triangles have no area.
-    whole = (
-        (faces[:, 0] != faces[:, 1]) & (faces[:, 1] != faces[:, 2]) & (faces[:, 2] != faces[:, 0])
-    )
-    faces, uv_faces = faces[whole], uv_faces[whole]
-    regions = np.full(len(faces), int(region))
-    return Part(faces, uvs, uv_faces, regions, int(index.max()) + 1)
+    return part_of(faces, uvs, uv_faces, np.full(len(faces), int(region)), int(index.max()) + 1)
+
+
+def ring_part(index: Index, across: Array, down: Array, chart: Chart, region: Region) -> Part:
+    """Rings around a pole; ``across`` and ``down`` [V] place every vertex in the chart."""
+    faces = grid_faces(index)
+    uvs = chart.place(across, down)
+    return part_of(faces, uvs, faces, np.full(len(faces), int(region)), len(uvs))
+
+
+def part_of(
+    faces: Index, uvs: Array, uv_faces: Index, face_regions: Index, vertex_count: int
+) -> Part:
+    """A part without the triangles that name a vertex twice: half of those around a pole do."""
+    a, b, c = faces.T
+    whole = (a != b) & (b != c) & (c != a)
+    return Part(faces[whole], uvs, uv_faces[whole], face_regions[whole], vertex_count)
 
 
 def joined(parts: list[Part]) -> Part:
@@ -80,11 +99,13 @@ def joined(parts: list[Part]) -> Part:
     )
 
 
-def smoothstep(low: float, high: float, x: Array) -> Array:
-    t = np.clip((np.asarray(x, np.float64) - low) / (high - low), 0.0, 1.0)
-    return t * t * (3.0 - 2.0 * t)
+def smoothstep(low: ArrayLike, high: ArrayLike, x: ArrayLike) -> Array:
+    """0 below ``low``, 1 above ``high`` (or the other way round), smooth between."""
+    low = np.asarray(low, np.float64)
+    t = np.clip((np.asarray(x, np.float64) - low) / (np.asarray(high) - low), 0.0, 1.0)
+    return np.asarray(t * t * (3.0 - 2.0 * t))
 
 
-def bell(x: Array, width: float) -> Array:
-    """Gaussian of a distance."""
-    return np.exp(-((np.asarray(x, np.float64) / width) ** 2))
+def bell(x: ArrayLike, width: float) -> Array:
+    """Gaussian of a distance, 1 at 0 and 1/e at ``width``."""
+    return np.asarray(np.exp(-((np.asarray(x, np.float64) / width) ** 2)))

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from talksplat_export.heads import expressions, features, hair, skin
+from talksplat_export.heads import appearance, expressions, features, hair, skin
 from talksplat_export.heads.blendshapes import ARKIT_INDEX, ARKIT_NAMES
 from talksplat_export.heads.identity import Identity
 from talksplat_export.heads.model import JOINT_NAMES, FloatArray, IntArray, Region
-from talksplat_export.heads.parts import Part, bell, joined, smoothstep
+from talksplat_export.heads.parts import smoothstep
+from talksplat_export.heads.pieces import PIECES, head_topology, piece_vertices
 from talksplat_export.heads.sculpture import Sculpture
 
 Array = NDArray[np.float64]
@@ -26,38 +27,6 @@ GAZE_RADIANS = {
     "Up": np.radians(22),
     "Down": np.radians(24),
 }
-
-# The pieces in the order of their vertices.
-PIECES: dict[str, Callable[[], Part]] = {
-    "skin": lambda: skin.skin_topology().part,
-    "eye_left": lambda: features.eye_part(1),
-    "eye_right": lambda: features.eye_part(-1),
-    "lashes_left": lambda: features.lash_part(1),
-    "lashes_right": lambda: features.lash_part(-1),
-    "teeth_upper": lambda: features.teeth_part(1),
-    "teeth_lower": lambda: features.teeth_part(-1),
-    "tongue": features.tongue_part,
-    "ear_left": lambda: features.ear_part(1),
-    "ear_right": lambda: features.ear_part(-1),
-    "hair": hair.hair_part,
-    "clothes": features.clothes_part,
-}
-
-
-@lru_cache(maxsize=1)
-def piece_slices() -> dict[str, slice]:
-    """Vertices of every piece."""
-    slices, start = {}, 0
-    for name, part in PIECES.items():
-        stop = start + part().vertex_count
-        slices[name] = slice(start, stop)
-        start = stop
-    return slices
-
-
-@lru_cache(maxsize=1)
-def _topology() -> Part:
-    return joined([part() for part in PIECES.values()])
 
 
 @dataclass(frozen=True)
@@ -72,7 +41,7 @@ class _Shape:
 
 @lru_cache(maxsize=8)
 def _shape(identity: Identity) -> _Shape:
-    pieces = piece_slices()
+    pieces = piece_vertices()
     topology = skin.skin_topology()
     surface = skin.skin_vertices(identity)
     middle = surface[topology.lip_upper[skin.MOUTH_COLUMN]]
@@ -111,7 +80,12 @@ def _shape(identity: Identity) -> _Shape:
     )
 
 
-def _carry_lashes(basis: Array, pieces: dict[str, slice]) -> None:
+@lru_cache(maxsize=8)
+def _texture(identity: Identity) -> FloatArray:
+    return appearance.texture(identity, _shape(identity).template * 1e3)
+
+
+def _carry_lashes(basis: Array, pieces: Mapping[str, slice]) -> None:
     """Lashes ride on the upper lid's margin and turn down with it."""
     weights = features.lash_margin()
     for side, name in ((1, "left"), (-1, "right")):
@@ -125,7 +99,7 @@ def _carry_lashes(basis: Array, pieces: dict[str, slice]) -> None:
             target[:, row * count : (row + 1) * count] = moved + share * turn
 
 
-def _carry_jaw(basis: Array, pieces: dict[str, slice], template: Array) -> None:
+def _carry_jaw(basis: Array, pieces: Mapping[str, slice], template: Array) -> None:
     """Lower teeth and tongue are fixed to the jaw."""
     rotation = expressions.rotation_about_x(expressions.JAW_OPEN_RADIANS)
     for name, share in (("teeth_lower", 1.0), ("tongue", 0.88)):
@@ -139,7 +113,7 @@ def _carry_jaw(basis: Array, pieces: dict[str, slice], template: Array) -> None:
             basis[ARKIT_INDEX[shape], pieces[name]] = motion
 
 
-def _tongue_out(basis: Array, pieces: dict[str, slice]) -> None:
+def _tongue_out(basis: Array, pieces: Mapping[str, slice]) -> None:
     along = features.tongue_along()
     tip = 1 - smoothstep(0.0, 0.95, along)
     basis[ARKIT_INDEX["tongueOut"], pieces["tongue"]] = np.stack(
@@ -154,7 +128,7 @@ def rotation_matrix(axis_angle: Array) -> Array:
         return np.eye(3)
     x, y, z = axis_angle / angle
     k = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    return np.eye(3) + np.sin(angle) * k + (1 - np.cos(angle)) * (k @ k)
+    return np.asarray(np.eye(3) + np.sin(angle) * k + (1 - np.cos(angle)) * (k @ k))
 
 
 class ProceduralHead:
@@ -170,7 +144,7 @@ class ProceduralHead:
     joint_parents = JOINT_PARENTS
 
     def __init__(self) -> None:
-        topology = _topology()
+        topology = head_topology()
         self.faces: IntArray = topology.faces.astype(np.int32)
         self.uvs: FloatArray = topology.uvs.astype(np.float32)
         self.uv_faces: IntArray = topology.uv_faces.astype(np.int32)
@@ -182,6 +156,7 @@ class ProceduralHead:
         self.vertex_regions = vertex_regions
         self.skin_weights = _skin_weights()
         self.landmarks = _landmarks()
+        self.strand_neighbours = _strand_neighbours()
 
     def template(self, identity: Identity) -> FloatArray:
         """[V,3] vertices at rest, metres."""
@@ -217,9 +192,7 @@ class ProceduralHead:
 
     def texture(self, identity: Identity) -> FloatArray:
         """[1024,1024,3] colours of the atlas, sRGB 0..1, first row at v = 1."""
-        from talksplat_export.heads.appearance import texture
-
-        return texture(self, identity)
+        return _texture(identity)
 
     @staticmethod
     def _keep_lids_outside(vertices: Array, shape: _Shape) -> None:
@@ -269,10 +242,10 @@ def _gaze(weights: Array) -> Array:
 @lru_cache(maxsize=1)
 def _skin_weights() -> FloatArray:
     """[V,5] of the average head."""
-    pieces = piece_slices()
+    pieces = piece_vertices()
     shape = Identity()
     surface = skin.skin_vertices(shape)
-    weights = np.zeros((_topology().vertex_count, len(JOINT_NAMES)))
+    weights = np.zeros((head_topology().vertex_count, len(JOINT_NAMES)))
     weights[:, NECK] = 1.0
     y = surface[:, 1]
     neck = smoothstep(-150.0, -100.0, y)
@@ -289,8 +262,16 @@ def _skin_weights() -> FloatArray:
         ("clothes", ROOT),
     ):
         weights[pieces[name]] = np.eye(len(JOINT_NAMES))[joint]
-    weights32 = weights.astype(np.float32)
-    return weights32 / weights32.sum(1, keepdims=True)
+    weights /= weights.sum(1, keepdims=True)
+    return weights.astype(np.float32)
+
+
+@lru_cache(maxsize=1)
+def _strand_neighbours() -> IntArray:
+    neighbours = np.repeat(np.arange(head_topology().vertex_count)[:, None], 2, axis=1)
+    strands = piece_vertices()["hair"]
+    neighbours[strands] = np.stack(hair.strand_neighbours(), -1) + strands.start
+    return neighbours.astype(np.int32)
 
 
 @lru_cache(maxsize=1)

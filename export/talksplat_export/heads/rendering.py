@@ -9,21 +9,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from talksplat.errors import InputError
 from talksplat.mesh import interpolate, rasterize_mesh
 
-from talksplat_export.heads.blendshapes import ARKIT_NAMES
-from talksplat_export.heads.hair import strand_neighbours
-from talksplat_export.heads.identity import Identity
-from talksplat_export.heads.model import INSIDE_MOUTH_REGIONS, FloatArray, Region
-from talksplat_export.heads.procedural import ProceduralHead, piece_slices
-from talksplat_export.heads.visemes import expression as named_expression
+from talksplat_export.heads.model import (
+    INSIDE_MOUTH_REGIONS,
+    FloatArray,
+    HeadModel,
+    Region,
+)
 
 Array = NDArray[np.float64]
+IdentityT = TypeVar("IdentityT")
 SUPERSAMPLING = 2
 
 
@@ -114,7 +115,7 @@ def vertex_normals(vertices: FloatArray, faces: NDArray[np.int32]) -> FloatArray
     count = len(vertices)
     normals = np.stack([np.bincount(corner, spread[:, k], count) for k in range(3)], -1)
     length = np.linalg.norm(normals, axis=-1, keepdims=True)
-    return (normals / np.maximum(length, 1e-20)).astype(np.float32)
+    return np.asarray(normals / np.maximum(length, 1e-20), np.float32)
 
 
 def _light_frame(direction: FloatArray) -> FloatArray:
@@ -164,12 +165,16 @@ def _sphere_directions(count: int) -> FloatArray:
     k = np.arange(count) + 0.5
     polar, around = np.arccos(1 - 2 * k / count), np.pi * (1 + 5**0.5) * k
     return np.stack(
-        [np.sin(polar) * np.cos(around), np.cos(polar), np.sin(polar) * np.sin(around)], -1
+        [np.sin(polar) * np.cos(around), np.cos(polar), np.sin(polar) * np.sin(around)],
+        -1,
     ).astype(np.float32)
 
 
 def ambient_visibility(
-    vertices: FloatArray, faces: NDArray[np.int32], normals: FloatArray, directions: int = 96
+    vertices: FloatArray,
+    faces: NDArray[np.int32],
+    normals: FloatArray,
+    directions: int = 96,
 ) -> FloatArray:
     """[V] cosine-weighted share 0..1 of the sky that every vertex sees."""
     seen, total = np.zeros(len(vertices)), np.zeros(len(vertices))
@@ -191,24 +196,29 @@ class _Fixed:
     face_uvs: FloatArray  # [F,2] middle of every face in the atlas
 
 
+_MOUTH_OPEN = {
+    "jawOpen": 0.55,
+    "mouthFunnel": 0.2,
+    "mouthLowerDownLeft": 0.3,
+    "mouthLowerDownRight": 0.3,
+    "mouthUpperUpLeft": 0.3,
+    "mouthUpperUpRight": 0.3,
+}
+
+
 @lru_cache(maxsize=4)
-def _fixed(model: ProceduralHead, identity: Identity) -> _Fixed:
+def _fixed(model: HeadModel[Any], identity: Any) -> _Fixed:
     faces = model.faces
     rest = model.template(identity)
     ambient = ambient_visibility(rest, faces, vertex_normals(rest, faces))
     # Closed lips would leave the mouth black: what lies inside is seen with the mouth open.
-    opened = model.vertices(
-        identity,
-        named_expression(
-            {"jawOpen": 0.55, "mouthFunnel": 0.2, "mouthLowerDown": 0.3, "mouthUpperUp": 0.3}
-        ),
-    )
+    weights = [_MOUTH_OPEN.get(name, 0.0) for name in model.expression_names]
+    opened = model.vertices(identity, np.array(weights, np.float32))
     inside = ambient_visibility(opened, faces, vertex_normals(opened, faces))
     in_mouth = np.isin(model.vertex_regions, [int(region) for region in INSIDE_MOUTH_REGIONS])
     lips = model.vertex_regions == Region.LIPS
     ambient = np.where(in_mouth, inside**0.7, ambient)
     ambient = np.where(lips, np.maximum(ambient, 0.75 * inside), ambient)
-    # Eyeballs turn and lids move; the ball's shade comes from its place, not its vertices.
     texture = to_linear(model.texture(identity))
     size = len(texture) // 2
     half = texture.reshape(size, 2, size, 2, 3).mean((1, 3))
@@ -228,7 +238,7 @@ def _sample(texture: FloatArray, uv: FloatArray) -> FloatArray:
     at = row * size + column
     top = flat[at] * (1 - fx) + flat[at + 1] * fx
     bottom = flat[at + size] * (1 - fx) + flat[at + size + 1] * fx
-    return top * (1 - fy) + bottom * fy
+    return np.asarray(top * (1 - fy) + bottom * fy)
 
 
 def _dot(a: FloatArray, b: FloatArray) -> FloatArray:
@@ -236,7 +246,7 @@ def _dot(a: FloatArray, b: FloatArray) -> FloatArray:
 
 
 def _normalized(v: FloatArray) -> FloatArray:
-    return v / np.sqrt(np.maximum(_dot(v, v), 1e-20))[:, None]
+    return np.asarray(v / np.sqrt(np.maximum(_dot(v, v), 1e-20))[:, None], np.float32)
 
 
 def _highlight(
@@ -248,8 +258,8 @@ def _highlight(
 
 
 def render(
-    model: ProceduralHead,
-    identity: Identity,
+    model: HeadModel[IdentityT],
+    identity: IdentityT,
     expression: NDArray[np.floating] | None,
     joints: NDArray[np.floating] | None,
     viewmat: ArrayLike,
@@ -260,8 +270,9 @@ def render(
     """Draw a head.
 
     Args:
-        expression: [52] ARKit weights, or None at rest.
-        joints: [5,3] axis-angle rotations, or None at rest.
+        model, identity: any head with faces, texture and regions.
+        expression: [E] weights, or None at rest.
+        joints: [J,3] axis-angle rotations, or None at rest.
         viewmat: [4,4] world to camera (OpenCV: x right, y down, z forward), metres.
         K: [3,3] intrinsics in pixels.
         width, height: size in pixels.
@@ -272,8 +283,9 @@ def render(
     viewmat, K = np.asarray(viewmat, np.float64), np.asarray(K, np.float64)
     if viewmat.shape != (4, 4) or K.shape != (3, 3):
         raise InputError(f"viewmat must be [4,4] and K [3,3], found {viewmat.shape} and {K.shape}.")
-    if expression is not None and np.shape(expression) != (len(ARKIT_NAMES),):
-        raise InputError(f"expression must be [{len(ARKIT_NAMES)}], found {np.shape(expression)}.")
+    weights = len(model.expression_names)
+    if expression is not None and np.shape(expression) != (weights,):
+        raise InputError(f"expression must be [{weights}], found {np.shape(expression)}.")
     fixed = _fixed(model, identity)
     vertices = model.vertices(identity, expression, joints)
     camera = vertices @ viewmat[:3, :3].T + viewmat[:3, 3]
@@ -290,9 +302,12 @@ def render(
 
     normals = vertex_normals(vertices, model.faces)
     shadow = light_visibility(vertices, model.faces, normals, KEY.direction, size=320, softness=2)
-    _shade_mouth(vertices, model, shadow)
+    # The lips scatter and stop part of the light that the opening lets in.
+    shadow[np.isin(model.vertex_regions, [Region.TEETH, Region.TONGUE])] *= 0.9
     samples = _place_samples(face_ids, barycentrics, depth, model, fixed)
-    attributes = np.column_stack([normals, vertices, fixed.ambient, shadow, _strands(vertices)])
+    before, after = model.strand_neighbours.T
+    strands = vertices[after] - vertices[before]
+    attributes = np.column_stack([normals, vertices, fixed.ambient, shadow, strands])
     surface = samples.interpolate(model.faces, attributes.astype(np.float32))
     uv = samples.interpolate(model.uv_faces, model.uvs)
     eye = (-viewmat[:3, :3].T @ viewmat[:3, 3]).astype(np.float32)
@@ -336,7 +351,7 @@ def _place_samples(
     face_ids: NDArray[np.int32],
     barycentrics: FloatArray,
     depth: FloatArray,
-    model: ProceduralHead,
+    model: HeadModel[Any],
     fixed: _Fixed,
 ) -> _Samples:
     ids = _blocks(face_ids)
@@ -362,26 +377,13 @@ def _place_samples(
         np.concatenate([regions[whole, 0], regions[single][covered]]),
         np.concatenate([drawn[whole], drawn[owner]]),
         np.concatenate(
-            [np.ones(len(whole), np.float32), np.full(len(owner), 1 / per_pixel, np.float32)]
+            [
+                np.ones(len(whole), np.float32),
+                np.full(len(owner), 1 / per_pixel, np.float32),
+            ]
         ),
         len(whole),
     )
-
-
-def _shade_mouth(vertices: FloatArray, model: ProceduralHead, shadow: FloatArray) -> None:
-    """Nothing inside the mouth is lit more than the opening lets in."""
-    pieces = piece_slices()
-    for name in ("teeth_upper", "teeth_lower", "tongue"):
-        shadow[pieces[name]] *= 0.9
-
-
-def _strands(vertices: FloatArray) -> FloatArray:
-    """[V,3] direction of the strands, zero off the hair."""
-    hair = piece_slices()["hair"]
-    before, after = strand_neighbours()
-    strands = np.zeros_like(vertices)
-    strands[hair] = vertices[hair][after] - vertices[hair][before]
-    return strands
 
 
 def _shade(
@@ -432,7 +434,7 @@ def _shade(
             shadow[on_hair],
             ambient[on_hair],
         )
-    return color
+    return np.asarray(color)
 
 
 def _hair_gloss(
@@ -464,7 +466,7 @@ def _tone(linear: FloatArray) -> FloatArray:
     """Leave the mid-tones, bend what is brighter than 0.6 softly into 1."""
     knee = np.float32(0.6)
     over = np.maximum(linear - knee, 0.0)
-    return np.minimum(linear, knee) + (1 - knee) * (1.0 - np.exp(-over / (1 - knee)))
+    return np.asarray(np.minimum(linear, knee) + (1 - knee) * (1.0 - np.exp(-over / (1 - knee))))
 
 
 def _resolve(
@@ -472,7 +474,7 @@ def _resolve(
     samples: _Samples,
     face_ids: NDArray[np.int32],
     depth: FloatArray,
-    model: ProceduralHead,
+    model: HeadModel[Any],
 ) -> Rendering:
     """Average the samples of every pixel; region and depth are those of its nearest sample."""
     height, width = depth.shape[0] // SUPERSAMPLING, depth.shape[1] // SUPERSAMPLING
@@ -492,7 +494,9 @@ def _resolve(
     regions = np.where(ids >= 0, model.face_regions[ids], np.uint8(Region.BACKGROUND))
     z = np.take_along_axis(z, nearest, 1)[:, 0]
     return Rendering(
-        rgba.reshape(height, width, 4), regions.reshape(height, width), z.reshape(height, width)
+        rgba.reshape(height, width, 4),
+        regions.reshape(height, width),
+        z.reshape(height, width),
     )
 
 

@@ -22,7 +22,7 @@ def _ellipsoid(
     q = (p - center) / radii
     length = np.sqrt((q * q).sum(-1))
     gradient = np.sqrt(((q / radii) ** 2).sum(-1))
-    return length * (length - 1.0) / np.maximum(gradient, 1e-9)
+    return np.asarray(length * (length - 1.0) / np.maximum(gradient, 1e-9))
 
 
 def _capsule(
@@ -37,7 +37,7 @@ def _capsule(
     along = np.clip((p - a) @ axis / (axis @ axis), 0.0, 1.0)
     nearest = a + along[..., None] * axis
     radius = radius_start + along * (radius_end - radius_start)
-    return np.sqrt(((p - nearest) ** 2).sum(-1)) - radius
+    return np.asarray(np.sqrt(((p - nearest) ** 2).sum(-1)) - radius)
 
 
 def _join(a: Array, b: Array, blend: float) -> Array:

@@ -8,7 +8,7 @@ the thickness of the lids. Millimetres throughout.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
 import numpy as np
@@ -16,13 +16,22 @@ from numpy.typing import NDArray
 
 from talksplat_export.heads.identity import Identity
 from talksplat_export.heads.model import Region
-from talksplat_export.heads.parts import Chart, Part, bell, grid_faces, grid_part, smoothstep
+from talksplat_export.heads.parts import (
+    Chart,
+    Part,
+    bell,
+    grid_faces,
+    grid_part,
+    joined,
+    part_of,
+    smoothstep,
+)
 from talksplat_export.heads.sculpture import Sculpture
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 
-# Columns: target x at the front (x > 0 half, the other half mirrors), then shares of the way to the back.
+# Columns of the half x >= 0: wanted x at the front, then shares of the way to the back.
 FRONT_X = 2.2 * np.arange(23)
 BACK_FRACTIONS = np.array(
     [
@@ -52,11 +61,13 @@ FRONT_COLUMN = HALF_COLUMNS - 1  # column of x = 0 in the unwrapped grid
 CROWN_DEGREES = np.array([90, 78, 66, 55, 45, 36, 27, 18, 9.0])
 EYE_LEVEL, MOUTH_LEVEL = 2.0, -57.0
 FACE_Y = np.array(
-    [45, 40.5, 36.5, 33, 30, 27.2, 24.6, 22, 19.5, 17, 14.6, 12.3, 10.1, 8.1, 6.4, 4.9, 3.4]
-    + [EYE_LEVEL, 0.6, -1, -2.7, -4.6, -6.8, -9.2, -11.8, -14.6, -17.4, -20.2, -22.9, -25.5, -28]
-    + [-30.4, -32.8, -35.2, -37.6, -40, -42.5, -45, -47.4, -49.8, -51.6, -53.4, -55.2]
-    + [MOUTH_LEVEL, -58.9, -60.8, -62.7, -64.6, -67, -69.6, -72.4, -75.4, -78.4]
-)
+    [
+        45, 40.5, 36.5, 33, 30, 27.2, 24.6, 22, 19.5, 17, 14.6, 12.3, 10.1, 8.1, 6.4, 4.9, 3.4,
+        EYE_LEVEL, 0.6, -1, -2.7, -4.6, -6.8, -9.2, -11.8, -14.6, -17.4, -20.2, -22.9, -25.5, -28,
+        -30.4, -32.8, -35.2, -37.6, -40, -42.5, -45, -47.4, -49.8, -51.6, -53.4, -55.2,
+        MOUTH_LEVEL, -58.9, -60.8, -62.7, -64.6, -67, -69.6, -72.4, -75.4, -78.4,
+    ]
+)  # fmt: skip
 # Height of the ray's origin, its depression in degrees, its z.
 CHIN_RAYS = np.array(
     [
@@ -181,14 +192,9 @@ def skin_topology() -> SkinTopology:
     parts += [
         grid_part(i, c, Region.SKIN, f) for i, c, f in zip(lids, LID_CHARTS, flips, strict=True)
     ]
-    uv_offsets = np.cumsum([0, *(len(part.uvs) for part in parts)])
-    part = Part(
-        np.concatenate([part.faces for part in parts]),
-        np.concatenate([part.uvs for part in parts]),
-        np.concatenate([part.uv_faces + o for part, o in zip(parts, uv_offsets, strict=False)]),
-        np.concatenate([part.face_regions for part in parts]),
-        len(used),
-    )
+    # The parts share the vertices of the slits, so only their texture coordinates are counted on.
+    whole = joined([replace(part, vertex_count=0) for part in parts])
+    part = replace(whole, vertex_count=len(used))
     return SkinTopology(above, below, bag_upper, bag_lower, tuple(lids), part)
 
 
@@ -212,9 +218,7 @@ def _outer_part(above: Index, below: Index) -> Part:
         uv_faces.append(grid_faces(uv_index[row : row + 2]))
         regions.append(strip_regions)
     all_faces, all_uv, all_regions = map(np.concatenate, (faces, uv_faces, regions))
-    whole = all_faces[:, 1] != all_faces[:, 2]
-    whole &= (all_faces[:, 0] != all_faces[:, 1]) & (all_faces[:, 0] != all_faces[:, 2])
-    return Part(all_faces[whole], uvs, all_uv[whole], all_regions[whole], int(above.max()) + 1)
+    return part_of(all_faces, uvs, all_uv, all_regions, int(above.max()) + 1)
 
 
 @dataclass(frozen=True)
@@ -250,13 +254,17 @@ class Lips:
             crest = 3.4 + 0.9 * self.identity.lip_fullness
             tubercle = 1.0 + 0.12 * bell(s, 0.16)
             profile = np.interp(
-                across, [0, 0.22, 0.5, 0.8, 1.0, 1.4, 1.9], [-0.5, 0.55, 1.0, 0.82, 0.5, 0.14, 0.0]
+                across,
+                [0, 0.22, 0.5, 0.8, 1.0, 1.4, 1.9],
+                [-0.5, 0.55, 1.0, 0.82, 0.5, 0.14, 0.0],
             )
             return crest * tubercle * side * profile
         crest = 4.6 + 1.1 * self.identity.lip_fullness
         pillows = 1.0 + 0.10 * bell(np.abs(s) - 0.3, 0.2)
         profile = np.interp(
-            across, [0, 0.2, 0.45, 0.75, 1.0, 1.4, 1.9], [-0.40, 0.62, 1.0, 0.82, 0.32, -0.18, 0.0]
+            across,
+            [0, 0.2, 0.45, 0.75, 1.0, 1.4, 1.9],
+            [-0.40, 0.62, 1.0, 0.82, 0.32, -0.18, 0.0],
         )
         return crest * pillows * side * profile
 
@@ -337,21 +345,19 @@ def _front_targets(identity: Identity) -> tuple[Array, Array]:
         side_y = np.where(here, MOUTH_LEVEL + sign * target, side_y)
         sides.append(side_y)
     y_above, y_below = sides
-    rows_above_eye = np.arange(len(FACE_Y)) + FACE_ROW <= EYE_ROW
-    rows_above_mouth = np.arange(len(FACE_Y)) + FACE_ROW <= MOUTH_ROW
-    # Each row is warped by the slit that it belongs to, seen from its own side.
-    middle = np.where(
-        rows_above_eye[:, None], y_above, np.where(rows_above_mouth[:, None], y_above, y_below)
+    # Each row is warped by the slit that it belongs to, seen from its own side; rows between the
+    # eyes and the mouth by both.
+    row = np.arange(len(FACE_Y))[:, None] + FACE_ROW
+    between = (row > EYE_ROW) & (row < MOUTH_ROW)
+    upper_copy = np.where(
+        between, y_above + y_below - y, np.where(row <= MOUTH_ROW, y_above, y_below)
     )
-    between = ~rows_above_eye & (np.arange(len(FACE_Y)) + FACE_ROW < MOUTH_ROW)
-    both = y_above + y_below - y  # below the eye and above the mouth: both displacements
-    middle = np.where(between[:, None], both, middle)
-    lower_copy = y_below
-    return np.stack([x, x], -1), np.stack([middle, lower_copy], -1)
+    return np.stack([x, x], -1), np.stack([upper_copy, y_below], -1)
 
 
+@lru_cache(maxsize=8)
 def skin_vertices(identity: Identity) -> Array:
-    """[V,3] vertices of the skin part at rest, in mm."""
+    """[V,3] vertices of the skin part at rest, in mm; read-only."""
     sculpture = Sculpture(identity)
     half = _half_grid(identity, sculpture)  # [ROWS, HALF_COLUMNS, 2, 3]
     topology = skin_topology()
@@ -362,6 +368,7 @@ def skin_vertices(identity: Identity) -> Array:
     vertices[topology.above] = grid[:, :, 0]
     _fill_bag(vertices, topology, identity)
     _fill_lids(vertices, topology, sculpture)
+    vertices.flags.writeable = False
     return vertices
 
 
@@ -461,7 +468,7 @@ def _fill_bag(vertices: Array, topology: SkinTopology, identity: Identity) -> No
     back = topology.bag_upper[-1]
     vertices[back, 0] = start[:, 0] * 0.8
     vertices[back, 1] = start[:, 1]
-    vertices[back, 2] = center[2] - 46.0 - 0.0 * s
+    vertices[back, 2] = center[2] - 46.0
 
 
 def _fill_lids(vertices: Array, topology: SkinTopology, sculpture: Sculpture) -> None:

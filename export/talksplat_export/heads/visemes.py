@@ -28,11 +28,26 @@ VISEMES: Mapping[str, Mapping[str, float]] = MappingProxyType(
             "mouthShrugLower": 0.3,
         },
         # Tongue between the teeth: th.
-        "TH": {"jawOpen": 0.2, "tongueOut": 0.6, "mouthLowerDown": 0.25, "mouthUpperUp": 0.2},
+        "TH": {
+            "jawOpen": 0.2,
+            "tongueOut": 0.6,
+            "mouthLowerDown": 0.25,
+            "mouthUpperUp": 0.2,
+        },
         # Tongue behind the upper teeth: t, d.
-        "DD": {"jawOpen": 0.15, "mouthLowerDown": 0.3, "mouthUpperUp": 0.2, "mouthStretch": 0.1},
+        "DD": {
+            "jawOpen": 0.15,
+            "mouthLowerDown": 0.3,
+            "mouthUpperUp": 0.2,
+            "mouthStretch": 0.1,
+        },
         # Tongue's back raised: k, g.
-        "kk": {"jawOpen": 0.2, "mouthLowerDown": 0.2, "mouthUpperUp": 0.15, "mouthStretch": 0.1},
+        "kk": {
+            "jawOpen": 0.2,
+            "mouthLowerDown": 0.2,
+            "mouthUpperUp": 0.15,
+            "mouthStretch": 0.1,
+        },
         # Lips forward, teeth close: tsh, dzh, sh.
         "CH": {
             "jawOpen": 0.1,
