@@ -16,7 +16,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[20_000, 50_000, 176_000])
     parser.add_argument("--channels", type=int, nargs="+", default=[3, 32])
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=30, help="interleaved rounds over all cases")
+    parser.add_argument("--rounds", type=int, default=20, help="interleaved rounds over all cases")
     parser.add_argument("--torch-size", type=int, default=50_000, help="Gaussians drawn by torch")
     parser.add_argument("--torch-rounds", type=int, default=4, help="0 leaves the peers out")
     parser.add_argument("--json", type=Path, help="write every figure here")

@@ -25,7 +25,7 @@ from talksplat.rasterization import (
     instruction_set,
 )
 
-CALLS_PER_ROUND = 5  # the first one warms the caches and is not counted
+SECONDS_PER_TURN = 0.1  # of one case in one round; at least one call
 
 
 @dataclass(frozen=True)
@@ -122,12 +122,16 @@ def measure(
         _say(f"round {turn + 1} of {rounds}")
         for case in cases:
             choose_instruction_set(case.instructions)
-            draws[case]()
-            for _ in range(CALLS_PER_ROUND - 1):
+            draws[case]()  # warms the caches; not counted
+            end = time.perf_counter_ns() + SECONDS_PER_TURN * 1e9
+            while True:
                 start = time.perf_counter_ns()
                 draws[case]()
-                timings[case].samples.append((time.perf_counter_ns() - start) / 1e6)
+                now = time.perf_counter_ns()
+                timings[case].samples.append((now - start) / 1e6)
                 timings[case].stages.append(workspaces[case].times)
+                if now >= end:
+                    break
     choose_instruction_set(best)
     peers = _peers(torch_size, threads, torch_rounds) if torch_rounds else []
     work = {}
