@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+
+import torch
 
 import talksplat
 from talksplat.audio import read_audio
@@ -47,7 +50,7 @@ def export_checkpoint(
         AudioError: the speech cannot be read.
     """
     pcm = read_probe(speech)
-    with BundleWriter(output_path, overwrite=overwrite) as writer:
+    with one_thread(), BundleWriter(output_path, overwrite=overwrite) as writer:
         progress(f"Reading {checkpoint_path.name}", 0, 1)
         family = load_family(checkpoint_path)
         graphs = family.graphs()
@@ -66,6 +69,17 @@ def export_checkpoint(
         parity = measure(writer.stage(manifest), reference, pcm)
         check_parity(parity, manifest.tolerances)
         return writer.commit(replace(manifest, parity=parity))
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Torch on one thread: all here is many small operations, which threads only wait for."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def load_family(checkpoint_path: Path) -> FamilyExport:

@@ -7,7 +7,8 @@ from pathlib import Path
 from talksplat.bundle import Bundle
 from talksplat.errors import VerificationError
 from talksplat.manifest import Parity
-from talksplat_export.export import Progress, load_family, read_probe, sha256_of
+from talksplat_export.export import Progress, load_family, one_thread, read_probe, sha256_of
+from talksplat_export.families.base import FloatArray
 from talksplat_export.parity import check_parity, measure
 
 
@@ -49,6 +50,13 @@ def measure_bundle(
         VerificationError: the bundle was made from another checkpoint.
         BundleError, CheckpointError, AudioError: a file is missing or damaged.
     """
+    with one_thread():
+        return _measure(bundle_path, checkpoint_path, read_probe(speech), progress)
+
+
+def _measure(
+    bundle_path: Path, checkpoint_path: Path, pcm: FloatArray, progress: Progress
+) -> Parity:
     progress(f"Opening {bundle_path.name}", 0, 3)
     bundle = Bundle.open(bundle_path)
     family = load_family(checkpoint_path)
@@ -59,7 +67,6 @@ def measure_bundle(
             f"{checkpoint_path} has {found[:16]}…. Give the checkpoint it was made from, "
             f"{bundle.manifest.provenance.checkpoint!r}, or export the avatar again."
         )
-    pcm = read_probe(speech)
     progress("Rendering with the checkpoint", 1, 3)
     reference = family.reference(pcm)
     progress("Comparing the bundle with it", 2, 3)
