@@ -14,7 +14,7 @@ import torch
 
 import talksplat
 from benchmarks.rasterizer import machine, torch_baseline
-from benchmarks.rasterizer.scenes import head
+from benchmarks.rasterizer.scenes import head, in_morton_order
 from benchmarks.rasterizer.work import Work, count_work
 from talksplat.rasterization import (
     InstructionSet,
@@ -36,6 +36,8 @@ class Case:
     channels: int
     threads: int
     instructions: InstructionSet
+    in_morton_order: bool = False
+    """Whether the Gaussians lie in memory along a space-filling curve, or at random."""
 
 
 @dataclass
@@ -83,8 +85,9 @@ class Results:
     peers: list[Peer]
 
     def timing(self, gaussians: int, channels: int, **other: object) -> Timing | None:
-        """That of the case, by default with all threads and the best instructions."""
-        wanted = {"threads": self.threads, "instructions": self.best} | other
+        """That of the case, by default with all threads, the best instructions, random order."""
+        usual = {"threads": self.threads, "instructions": self.best, "in_morton_order": False}
+        wanted = usual | other
         for timing in self.timings:
             case = timing.case
             if (case.gaussians, case.channels) == (gaussians, channels) and all(
@@ -112,6 +115,7 @@ def measure(
         for case in (
             Case(size, depth, threads, best),
             Case(size, depth, 1, best),
+            Case(size, depth, threads, best, in_morton_order=True),
             *(Case(size, depth, threads, other) for other in _others(best)),
         )
     ]
@@ -152,6 +156,8 @@ def _others(best: InstructionSet) -> list[InstructionSet]:
 def _draw(case: Case, workspace: Workspace) -> Callable[[], object]:
     """A frame as an application draws it: into its own memory, with a workspace that is kept."""
     scene = head(case.gaussians, channels=case.channels)
+    if case.in_morton_order:
+        scene = in_morton_order(scene)
     colors, alphas = (
         allocate_images(1, scene.height, scene.width, depth) for depth in (case.channels, 1)
     )

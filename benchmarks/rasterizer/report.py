@@ -126,23 +126,24 @@ def _stages(results: Results, limits: Limits) -> str:
 
 
 def _variants(results: Results) -> str:
-    others = sorted({t.case.instructions for t in results.timings} - {results.best})
+    variants: dict[str, dict[str, object]] = {
+        "1 thread": {"threads": 1},
+        "Morton order": {"in_morton_order": True},
+    }
+    for name in sorted({t.case.instructions for t in results.timings} - {results.best}):
+        variants[name] = {"instructions": name}
     rows = []
     for gaussians, channels in _scenes(results):
-        all_threads, one = (
-            results.timing(gaussians, channels, threads=n) for n in (results.threads, 1)
-        )
-        assert all_threads is not None and one is not None
-        gain = one.least / all_threads.least
-        row: list[object] = [f"{gaussians:,}", channels, f"{one.least:.2f}", f"{gain:.2f}"]
-        for other in others:
-            timing = results.timing(gaussians, channels, instructions=other)
-            assert timing is not None
-            row += [f"{timing.least:.2f}", f"{timing.least / all_threads.least:.2f}"]
+        usual = results.timing(gaussians, channels)
+        row: list[object] = [f"{gaussians:,}", channels]
+        for other in variants.values():
+            timing = results.timing(gaussians, channels, **other)
+            assert usual is not None and timing is not None
+            row += [f"{timing.least:.2f}", f"{timing.least / usual.least:.2f}"]
         rows.append(row)
-    head = ["Gaussians", "channels", "1 thread: min ms", f"gain of {results.threads} threads"]
-    for other in others:
-        head += [f"{other}: min ms", f"{other} / {results.best}"]
+    head = ["Gaussians", "channels"]
+    for name in variants:
+        head += [f"{name}: min ms", "times the above"]
     return _table(head, rows)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -110,4 +110,23 @@ def head(
         Ks=intrinsics(width, height, focal)[None],
         width=width,
         height=height,
+    )
+
+
+def in_morton_order(scene: Scene) -> Scene:
+    """The same Gaussians along a space-filling curve, so that neighbours in space are in memory."""
+    low, high = scene.means.min(axis=0), scene.means.max(axis=0)
+    cells = ((scene.means - low) / np.maximum(high - low, 1e-9) * 1023).astype(np.int64)
+    codes = np.zeros(len(cells), dtype=np.int64)
+    for bit in range(10):
+        for axis in range(3):
+            codes |= (cells[:, axis] >> bit & 1) << (3 * bit + axis)
+    order = np.argsort(codes, kind="stable")
+    return replace(
+        scene,
+        means=scene.means[order],
+        quats=scene.quats[order],
+        scales=scene.scales[order],
+        opacities=scene.opacities[order],
+        colors=scene.colors[order],
     )

@@ -9,7 +9,7 @@ import pytest
 import torch
 from benchmarks.rasterizer import measure, report, torch_baseline
 from benchmarks.rasterizer.machine import Limits
-from benchmarks.rasterizer.scenes import head
+from benchmarks.rasterizer.scenes import head, in_morton_order
 from benchmarks.rasterizer.work import count_work
 
 import talksplat
@@ -50,6 +50,15 @@ def test_the_same_head_every_time() -> None:
     for array, other in zip(head(100).arrays, head(100).arrays, strict=True):
         np.testing.assert_array_equal(array, other)
     assert not np.array_equal(head(100).means, head(100, seed=1).means)
+
+
+def test_morton_order_keeps_the_picture_and_brings_neighbours_together() -> None:
+    scene = head(2000, WIDTH, HEIGHT)
+    ordered = in_morton_order(scene)
+    pictures = [talksplat.rasterize(*s.arrays, WIDTH, HEIGHT)[0] for s in (scene, ordered)]
+    np.testing.assert_allclose(pictures[0], pictures[1], rtol=0, atol=1e-6)
+    steps = [np.linalg.norm(np.diff(s.means, axis=0), axis=1).mean() for s in (scene, ordered)]
+    assert steps[1] < 0.2 * steps[0]
 
 
 def test_tables_say_what_was_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
