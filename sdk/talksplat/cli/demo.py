@@ -51,7 +51,7 @@ def execute(args: argparse.Namespace) -> None:
     sheet = contact_sheet(pictures[: _SHEET_COLUMNS * _SHEET_ROWS], _SHEET_COLUMNS)
     write_bytes(clip.with_suffix(".png"), encode_png(sheet))
     if avatar.manifest.parity is not None:
-        print_parity(avatar.manifest.parity)
+        print_parity(avatar.manifest.parity, avatar.manifest.tolerances)
     (report,) = track(benchmark(avatar, pcm, rounds=1), "Measuring", 1)
     print_report(report)
     console.print(f"{clip}: {frames} frames. {clip.with_suffix('.png')}: contact sheet.")

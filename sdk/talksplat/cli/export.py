@@ -32,5 +32,5 @@ def execute(args: argparse.Namespace) -> None:
             speech=args.probe,
             progress=progress,
         )
-    print_parity(bundle.manifest.parity)
+    print_parity(bundle.manifest.parity, bundle.manifest.tolerances)
     console.print(f"{bundle.path}: written and verified")

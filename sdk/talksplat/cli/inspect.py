@@ -8,7 +8,7 @@ from talksplat import schema
 from talksplat.bundle import Bundle, describe_tensor
 from talksplat.cli import arguments
 from talksplat.cli.console import file_size, print_facts, print_table
-from talksplat.manifest import Manifest, Parity
+from talksplat.manifest import Manifest, Parity, Tolerances
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,7 +44,7 @@ def execute(args: argparse.Namespace) -> None:
         [(name, file_size(spec.bytes), spec.sha256[:16]) for name, spec in manifest.files.items()],
     )
     if manifest.parity is not None:
-        print_parity(manifest.parity)
+        print_parity(manifest.parity, manifest.tolerances)
 
 
 def _facts(manifest: Manifest) -> dict[str, str]:
@@ -70,17 +70,25 @@ def _facts(manifest: Manifest) -> dict[str, str]:
     }
 
 
-def print_parity(parity: Parity) -> None:
-    """What export measured between torch and ONNX Runtime."""
-    frames = parity.frames_psnr_db
-    rows = [
-        (f"{graph}: {output}", f"{found.max_abs:.2e}", f"{found.p99_99:.2e}")
-        for graph, outputs in parity.graphs.items()
-        for output, found in outputs.items()
-    ]
-    level = "identical" if frames is None else f"{frames:.1f} dB PSNR at least"
+def print_parity(parity: Parity, tolerances: Tolerances) -> None:
+    """How far ONNX Runtime is from torch, and whether that is accepted."""
+    rows = []
+    for graph, outputs in parity.graphs.items():
+        limit = tolerances.graphs.get(graph, 0.0)
+        for output, found in outputs.items():
+            differences = (f"{found.max_abs:.2e}", f"{found.p99_99:.2e}")
+            accepted = _accepted(found.max_abs <= limit, f"{limit:.0e}")
+            rows.append((f"{graph}: {output}", *differences, accepted))
+    psnr, least = parity.frames_psnr_db, tolerances.frames_psnr_db
+    level = "identical" if psnr is None else f"{psnr:.1f} dB"
+    accepted = _accepted(psnr is None or psnr >= least, f"{least:.0f} dB")
+    rows.append((f"final frames ({parity.frames}), lowest PSNR", level, "", accepted))
     print_table(
-        f"Parity torch to ONNX Runtime; final frames ({parity.frames}): {level}",
-        ("graph: output", "max abs", "p99.99 abs"),
+        "Parity of torch and ONNX Runtime",
+        ("graph: output", "max abs", "p99.99 abs", "accepted"),
         rows,
     )
+
+
+def _accepted(fits: bool, limit: str) -> str:
+    return f"{limit} {'✓' if fits else '✗'}"

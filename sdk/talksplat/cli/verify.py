@@ -28,6 +28,7 @@ def execute(args: argparse.Namespace) -> None:
         measured = verify.measure_bundle(
             args.avatar, args.checkpoint, speech=args.probe, progress=progress
         )
-    print_parity(measured)
-    parity.check_parity(measured, Bundle.open(args.avatar).manifest.tolerances)
+    tolerances = Bundle.open(args.avatar).manifest.tolerances
+    print_parity(measured, tolerances)
+    parity.check_parity(measured, tolerances)
     console.print(f"{args.avatar}: computes what {args.checkpoint} computes")
