@@ -130,20 +130,20 @@ def _variants(results: Results) -> str:
         "1 thread": {"threads": 1},
         "Morton order": {"in_morton_order": True},
     }
-    for name in sorted({t.case.instructions for t in results.timings} - {results.best}):
-        variants[name] = {"instructions": name}
+    for other in sorted({t.case.instructions for t in results.timings} - {results.best}):
+        variants[other] = {"instructions": other}
     rows = []
     for gaussians, channels in _scenes(results):
         usual = results.timing(gaussians, channels)
         row: list[object] = [f"{gaussians:,}", channels]
-        for other in variants.values():
-            timing = results.timing(gaussians, channels, **other)
+        for changed in variants.values():
+            timing = results.timing(gaussians, channels, **changed)
             assert usual is not None and timing is not None
             row += [f"{timing.least:.2f}", f"{timing.least / usual.least:.2f}"]
         rows.append(row)
     head = ["Gaussians", "channels"]
     for name in variants:
-        head += [f"{name}: min ms", "times the above"]
+        head += [f"{name}: min ms", "ratio"]
     return _table(head, rows)
 
 
