@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from talksplat.errors import InputError
-from talksplat.mesh import rasterize_mesh, render_attributes
+from talksplat.mesh import interpolate, rasterize_mesh, render_attributes
 
 
 def naive_rasterize(positions, faces, width, height):
@@ -128,6 +128,36 @@ def test_the_nearer_triangle_wins_and_ties_go_to_the_first():
     face_ids, _, depth = rasterize_mesh(positions, faces, 8, 8)
     assert set(face_ids.ravel().tolist()) == {2, 3}
     np.testing.assert_array_equal(depth, 1.0)
+
+
+def test_interpolating_at_covered_pixels_is_rendering_there():
+    rng = np.random.default_rng(1)
+    positions = rng.uniform(0, 16, (30, 3)).astype(np.float32)
+    faces = rng.integers(0, 30, (20, 3))
+    attributes = rng.random((30, 5), np.float32)
+    face_ids, barycentrics, _ = rasterize_mesh(positions, faces, 16, 16)
+    covered = face_ids >= 0
+    values = interpolate(faces, face_ids[covered], barycentrics[covered], attributes)
+    expected = np.einsum("nk,nkd->nd", barycentrics[covered], attributes[faces[face_ids[covered]]])
+    np.testing.assert_allclose(values, expected, atol=1e-6)
+    image = render_attributes(positions, faces, attributes, 16, 16, -1.0)
+    np.testing.assert_array_equal(image[covered], values)
+    assert (image[~covered] == -1).all()
+
+
+@pytest.mark.parametrize(
+    ("face_ids", "barycentrics", "attributes", "message"),
+    [
+        ([1], np.zeros((1, 3)), np.zeros((3, 2)), "face_ids must lie"),
+        ([-1], np.zeros((1, 3)), np.zeros((3, 2)), "face_ids must lie"),
+        ([0], np.zeros((2, 3)), np.zeros((3, 2)), "barycentrics"),
+        ([0], np.zeros((1, 3)), np.zeros((2, 2)), "faces must index"),
+        ([0], np.zeros((1, 3)), np.zeros(3), "attributes"),
+    ],
+)
+def test_places_that_are_not_on_the_mesh_are_refused(face_ids, barycentrics, attributes, message):
+    with pytest.raises(InputError, match=message):
+        interpolate([[0, 1, 2]], face_ids, barycentrics, attributes)
 
 
 def test_an_empty_mesh_leaves_the_background():

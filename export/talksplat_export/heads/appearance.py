@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from talksplat.mesh import interpolate, rasterize_mesh
 
+from talksplat.mesh import interpolate, rasterize_mesh
 from talksplat_export.heads import features, hair
 from talksplat_export.heads.expressions import SkinShapes
 from talksplat_export.heads.identity import Identity

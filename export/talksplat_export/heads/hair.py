@@ -224,7 +224,8 @@ def _bun(around: Array) -> Array:
     axis = np.array([0.0, 0.80, -0.60])
     right = np.array([1.0, 0, 0])
     up = np.cross(right, axis)
-    angle = np.linspace(-0.35 * np.pi, 0.5 * np.pi, rows)[:, None]
+    # All but a point at the end, so that no face is without area.
+    angle = np.linspace(-0.35 * np.pi, 0.499 * np.pi, rows)[:, None]
     spiral = 1.0 + 0.05 * np.cos(5 * around + 6 * angle)
     radius = 24.0 * np.cos(angle) * spiral
     height = 17.0 * np.sin(angle)

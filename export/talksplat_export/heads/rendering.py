@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
 from talksplat.errors import InputError
 from talksplat.mesh import interpolate, rasterize_mesh
-
 from talksplat_export.heads.model import (
     INSIDE_MOUTH_REGIONS,
     FloatArray,
