@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,13 +11,15 @@ import onnxruntime
 import pytest
 import torch
 from numpy.typing import NDArray
-from tests.export.avatar_factory import probe_speech
+from tests.export.avatar_factory import SMALL_CONFIG, make_checkpoint, probe_speech
 from tests.export.families.test_d3talker import HEAD, in_float64
 from torch import nn
 
 from talksplat.bundle import Bundle
 from talksplat_export.checkpoints.avatar_checkpoint import AvatarCheckpoint
 from talksplat_export.families.d3talker import Conditions, deform
+from talksplat_export.families.d3talker_export import D3TalkerExport
+from talksplat_export.onnx_export import export_graph
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -104,6 +107,19 @@ def test_motion_takes_any_number_of_gaussians(bundle: Bundle, face: int, mouth: 
     assert found["mouth_means"].shape == (mouth, 3)
     assert all(np.isfinite(array).all() for array in found.values())
     np.testing.assert_allclose(np.linalg.norm(found["face_quats"], axis=1), 1, atol=1e-6)
+
+
+def test_motion_without_an_upper_face() -> None:
+    checkpoint = make_checkpoint(replace(SMALL_CONFIG, upper_face=False), face=50, mouth=20)
+    family = D3TalkerExport(checkpoint)
+    (motion,) = (graph for graph in family.graphs() if graph.name == "motion")
+    session = onnxruntime.InferenceSession(export_graph(motion, family.opset))
+    used = {tensor.name for tensor in session.get_inputs()}
+    inputs = {name: tensor.numpy() for name, tensor in motion.inputs.items() if name in used}
+    means = session.run(["face_means"], inputs)[0]
+    with torch.no_grad():
+        expected = motion.module(*motion.inputs.values())[0]
+    np.testing.assert_allclose(means, expected, rtol=0, atol=1e-6 * HEAD)
 
 
 @pytest.mark.parametrize("seed", range(3))
