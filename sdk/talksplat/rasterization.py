@@ -21,6 +21,7 @@ Array = npt.NDArray[np.float32]
 MAX_SH_DEGREE = 3
 MAX_SIDE = 32768
 MAX_GAUSSIANS = 2**31 - 1
+_CACHE_LINE = 64  # bytes
 
 
 @dataclass(frozen=True)
@@ -295,7 +296,12 @@ def prepare(
 
 def allocate_images(cameras: int, height: int, width: int, channels: int) -> Array:
     """A channel-first buffer seen as [C,H,W,channels]: what ``rasterize`` writes fastest."""
-    return np.empty((cameras, channels, height, width), np.float32).transpose(0, 2, 3, 1)
+    size = cameras * channels * height * width
+    # Rows that begin a cache line can be written past the caches.
+    buffer = np.empty(size + _CACHE_LINE // 4, np.float32)
+    start = -buffer.ctypes.data % _CACHE_LINE // 4
+    image = buffer[start : start + size].reshape(cameras, channels, height, width)
+    return image.transpose(0, 2, 3, 1)
 
 
 def _check_out(name: str, array: Array, shape: tuple[int, ...]) -> None:

@@ -58,8 +58,8 @@ void blend_tile_backward_of(const Frame& frame, const FrameGradients& gradients,
 
   Staged* staged =
       reinterpret_cast<Staged*>(scratch.staged.reserve(static_cast<size_t>(count) * kStagedFloats));
-  uint32_t* masks = scratch.masks.reserve(count);
-  uint32_t* room = scratch.queues.reserve(Queues::room_for(count));
+  uint32_t* masks = scratch.masks.reserve(queue_room(count));
+  uint32_t* queue = scratch.queue.reserve(queue_room(count));
   // Per splat of the queue: alpha, then g; transmittance, then weight.
   float* alphas = scratch.weights.reserve(static_cast<size_t>(count + 1) * kLanes);
   float* weights = scratch.products.reserve(static_cast<size_t>(count + 1) * kLanes);
@@ -69,26 +69,25 @@ void blend_tile_backward_of(const Frame& frame, const FrameGradients& gradients,
   std::memset(seed_rows, 0, sizeof(float) * padded * kLanes);
   alignas(32) float monomials[kLanes * kMoments];
   const uint32_t inside = blocks_inside(tile);
-  Queues queues(masks, stage(frame, tile, tile.begin, tile.end, inside, staged, masks), room);
+  const int staged_count = stage(frame, tile, tile.begin, tile.end, inside, staged, masks);
   const Float zero(0.0f), one(1.0f);
   for (int block = 0; block < kBlocks; ++block) {
     if ((inside >> block & 1) == 0) continue;
-    int size_of_queue;
-    uint32_t* queue = queues.of(block, &size_of_queue);
+    const int size_of_queue = select_splats(masks, staged_count, block, queue);
     if (size_of_queue == 0) continue;
     const Float x = load(kGeometry.pixel_x + block * kLanes);
     const Float y = load(kGeometry.pixel_y + block * kLanes);
-    Float transmittance = one;
+    Light light = {one, one};
     int kept = 0;
-    for (int at = 0; at < size_of_queue; ++at) {
-      const Float before = transmittance;
-      const Blend step = blend(staged[queue[at]], x, y, limits, transmittance);
-      store(alphas + kept * kLanes, zero_unless(step.open, step.alpha));
-      store(weights + kept * kLanes, absolute(before));
-      queue[kept] = queue[at];
-      kept += any(step.hit & step.open);
-      if (!any(step.open)) break;
-    }
+    for_each_alpha(staged, queue, size_of_queue, x, y, limits, [&](uint32_t at, Float alpha) {
+      const Float before = light.left;
+      const Blend step = blend(alpha, limits, light);
+      store(alphas + kept * kLanes, zero_unless(step.open, alpha));
+      store(weights + kept * kLanes, before);
+      queue[kept] = at;
+      kept += any(zero < step.weight);
+      return any(step.open);
+    });
     // What one more unit of light from behind would bring: dL/dT of the last transmittance.
     Float behind = zero - load_block(gradients.alphas, tile, block, 0);
     for (int c = 0; c < channels; ++c) {
@@ -100,7 +99,7 @@ void blend_tile_backward_of(const Frame& frame, const FrameGradients& gradients,
         behind = multiply_add(seed, load_block(frame.background, tile, block, c), behind);
       }
     }
-    Float suffix = behind * absolute(transmittance);  // of all that lies behind splat `at`
+    Float suffix = behind * light.left;  // of all that lies behind splat `at`
     for (int at = kept - 1; at >= 0; --at) {
       const Staged& splat = staged[queue[at]];
       const float* values = kChannels > 0

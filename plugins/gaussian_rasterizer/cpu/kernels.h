@@ -110,7 +110,7 @@ struct GaussianGradients {
 struct Scratch {
   Buffer<float> staged;
   Buffer<uint32_t> masks;
-  Buffer<uint32_t> queues;
+  Buffer<uint32_t> queue;
   Buffer<float> accumulators;
   Buffer<float> weights;
   Buffer<float> products;

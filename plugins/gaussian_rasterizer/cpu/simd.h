@@ -48,6 +48,16 @@ TALKSPLAT_HOST_DEVICE Float load(const float* p) {
   return out;
 }
 TALKSPLAT_HOST_DEVICE void store(float* p, Float x) { std::memcpy(p, &x.v, sizeof(x.v)); }
+// To memory that will not be read soon; `p` is aligned to the vector.
+TALKSPLAT_HOST_DEVICE void stream(float* p, Float x) {
+#if defined(__AVX512F__)
+  _mm512_stream_ps(p, (__m512)x.v);
+#elif defined(__AVX2__)
+  _mm256_stream_ps(p, (__m256)x.v);
+#else
+  store(p, x);
+#endif
+}
 
 #if defined(__AVX512F__)
 
@@ -179,10 +189,6 @@ TALKSPLAT_HOST_DEVICE Float negative_multiply_add(Float a, Float b, Float c) {
 
 TALKSPLAT_HOST_DEVICE Float absolute(Float a) {
   return Float((NativeFloat)((NativeInt)a.v & 0x7fffffff));
-}
-// -|a|
-TALKSPLAT_HOST_DEVICE Float with_sign(Float a) {
-  return Float((NativeFloat)((NativeInt)a.v | INT32_MIN));
 }
 TALKSPLAT_HOST_DEVICE NativeInt to_int(Float a) { return __builtin_convertvector(a.v, NativeInt); }
 

@@ -71,7 +71,8 @@ inline uint32_t blocks_inside(const Tile& tile) {
   return out;
 }
 
-// Stages the instances [begin, end) that reach a block of `wanted`, in order; masks say which
+// Stages the instances [begin, end) that reach a block of `wanted`, in order; `masks`, with kLanes
+// zeros after the last, say which
 // blocks. A block is reached unless one of three pairs of parallel tangents of the ellipse alpha =
 // 1/255 lies between: along x, along y, and along the ellipse. The exact test follows for each
 // pixel.
@@ -110,69 +111,68 @@ inline int stage(const Frame& frame, const Tile& tile, uint32_t begin, uint32_t 
     masks[count] = mask;
     count += mask != 0;
   }
+  for (int i = 0; i < kLanes; ++i) masks[count + i] = 0;
   return count;
 }
 
-// For every block, which staged splats reach it, in order.
-class Queues {
- public:
-  // Keeps pointers: `masks` [count], `room` [room_for(count)].
-  static size_t room_for(size_t count) {
-#if defined(__AVX512F__)
-    return count + kLanes;
-#else
-    return (count + 1) * kBlocks;
-#endif
-  }
+// Places that may be read after the last of a queue.
+constexpr int kQueuePadding = 2;
 
-#if defined(__AVX512F__)
-  Queues(const uint32_t* masks, int count, uint32_t* room)
-      : masks_(masks), count_(count), room_(room) {}
+constexpr size_t queue_room(size_t count) { return count + 2 * kLanes; }
 
-  // Valid until the next call.
-  uint32_t* of(int block, int* size) {
-    const __m512i bit = _mm512_set1_epi32(1 << block), step = _mm512_set1_epi32(16);
-    __m512i index = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    int out = 0;
-    for (int at = 0; at < count_; at += 16) {
-      const __mmask16 inside =
-          count_ - at < 16 ? static_cast<__mmask16>((1u << (count_ - at)) - 1u) : 0xffff;
-      const __m512i masks = _mm512_maskz_loadu_epi32(inside, masks_ + at);
-      const __mmask16 reached = _mm512_test_epi32_mask(masks, bit);
-      _mm512_storeu_si512(room_ + out, _mm512_maskz_compress_epi32(reached, index));
-      out += __builtin_popcount(reached);
-      index = _mm512_add_epi32(index, step);
-    }
-    *size = out;
-    return room_;
-  }
-
- private:
-  const uint32_t* masks_;
-  int count_;
-  uint32_t* room_;
-#else
-  Queues(const uint32_t* masks, int count, uint32_t* room) : count_(count), room_(room) {
-    for (int at = 0; at < count; ++at) {
-      for (uint32_t rest = masks[at]; rest != 0; rest &= rest - 1) {
-        const int block = __builtin_ctz(rest);
-        room_[static_cast<size_t>(block) * (count_ + 1) + sizes_[block]++] =
-            static_cast<uint32_t>(at);
-      }
-    }
-  }
-
-  uint32_t* of(int block, int* size) {
-    *size = sizes_[block];
-    return room_ + static_cast<size_t>(block) * (count_ + 1);
-  }
-
- private:
-  int count_;
-  uint32_t* room_;
-  int sizes_[kBlocks] = {};
-#endif
+#if defined(__AVX2__) && !defined(__AVX512F__)
+// Byte i of entry m is the place of the i-th set bit of m.
+struct SetBits {
+  uint64_t places[256];
 };
+
+constexpr SetBits make_set_bits() {
+  SetBits out = {};
+  for (int m = 0; m < 256; ++m) {
+    int count = 0;
+    for (int bit = 0; bit < 8; ++bit) {
+      if (m >> bit & 1) out.places[m] |= static_cast<uint64_t>(bit) << (8 * count++);
+    }
+  }
+  return out;
+}
+
+constexpr SetBits kSetBits = make_set_bits();
+#endif
+
+// Which of `count` staged splats reach a block, in order; returns how many. `masks` and `queue`
+// have queue_room(count), and kQueuePadding places after the last are valid.
+inline int select_splats(const uint32_t* masks, int count, int block, uint32_t* queue) {
+  int out = 0;
+#if defined(__AVX512F__)
+  const __m512i bit = _mm512_set1_epi32(1 << block);
+  __m512i places = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  for (int at = 0; at < count; at += 16) {
+    const __mmask16 reached = _mm512_test_epi32_mask(_mm512_loadu_si512(masks + at), bit);
+    _mm512_storeu_si512(queue + out, _mm512_maskz_compress_epi32(reached, places));
+    out += __builtin_popcount(reached);
+    places = _mm512_add_epi32(places, _mm512_set1_epi32(16));
+  }
+#elif defined(__AVX2__)
+  const __m128i to_sign = _mm_cvtsi32_si128(31 - block);
+  for (int at = 0; at < count; at += 8) {
+    const __m256i eight = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(masks + at));
+    const int reached = _mm256_movemask_ps(_mm256_castsi256_ps(_mm256_sll_epi32(eight, to_sign)));
+    const __m256i places = _mm256_cvtepu8_epi32(
+        _mm_loadl_epi64(reinterpret_cast<const __m128i*>(kSetBits.places + reached)));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(queue + out),
+                        _mm256_add_epi32(places, _mm256_set1_epi32(at)));
+    out += __builtin_popcount(reached);
+  }
+#else
+  for (int at = 0; at < count; ++at) {
+    queue[out] = static_cast<uint32_t>(at);
+    out += masks[at] >> block & 1;
+  }
+#endif
+  for (int i = 0; i < kQueuePadding; ++i) queue[out + i] = 0;
+  return out;
+}
 
 struct Limits {
   Float max_alpha, last_transmittance;
@@ -186,28 +186,55 @@ TALKSPLAT_HOST_DEVICE Limits limits_of(const Rules& rules) {
   return out;
 }
 
+// The light of a block's pixels. `product` goes on falling after a pixel is finished, which is how
+// the next step knows; `left` is the transmittance after the last Gaussian that counted. The
+// product waits for one multiplication a step, and for no comparison.
+struct Light {
+  Float product, left;
+};
+
+// log2 of alpha, before the clamp, on the pixels (x, y).
+TALKSPLAT_HOST_DEVICE Float power_of(const Staged& splat, Float x, Float y) {
+  const Footprint& footprint = splat.footprint;
+  return exponent(x, y, Float(splat.c0), Float(splat.c1), Float(footprint.l0), Float(footprint.l1),
+                  Float(footprint.l2), Float(footprint.log2_opacity));
+}
+
+// 0 where it is below 1/255.
+TALKSPLAT_HOST_DEVICE Float alpha_of(Float power, const Limits& limits) {
+  return zero_unless(Float(kLog2MinAlpha) <= power, minimum(exp2(power), limits.max_alpha));
+}
+
 struct Blend {
-  Float alpha;   // 0 where it is below 1/255
   Float weight;  // alpha * transmittance before it, 0 where the pixel is finished
-  Mask hit;      // alpha is at least 1/255
   Mask open;     // the pixel takes more light
 };
 
-// One Gaussian onto one block. A finished pixel is marked by the sign of its transmittance: no
-// further transmittance is then above the last, and no mask has to be kept.
-TALKSPLAT_HOST_DEVICE Blend blend(const Staged& splat, Float x, Float y, const Limits& limits,
-                                  Float& transmittance) {
-  const Float power = exponent(x, y, Float(splat.c0), Float(splat.c1), Float(splat.footprint.l0),
-                               Float(splat.footprint.l1), Float(splat.footprint.l2),
-                               Float(splat.footprint.log2_opacity));
-  Blend out;
-  out.hit = Float(kLog2MinAlpha) <= power;
-  out.alpha = zero_unless(out.hit, minimum(exp2(power), limits.max_alpha));
-  const Float next = negative_multiply_add(out.alpha, transmittance, transmittance);
-  out.open = limits.last_transmittance < next;
-  out.weight = zero_unless(out.open, out.alpha * transmittance);
-  transmittance = select(out.open, next, with_sign(transmittance));
-  return out;
+TALKSPLAT_HOST_DEVICE Blend blend(Float alpha, const Limits& limits, Light& light) {
+  const Float weight = alpha * light.product;
+  light.product = negative_multiply_add(alpha, light.product, light.product);
+  const Mask open = limits.last_transmittance < light.product;
+  light.left = select(open, light.product, light.left);
+  return {zero_unless(open, weight), open};
+}
+
+// Calls visit(place in `staged`, alpha) for a queue, until it returns false. A step is a long chain
+// of dependent instructions: three splats are under way at once, each in another part of it, so
+// that what is issued next is always about ready.
+template <class Visit>
+TALKSPLAT_HOST_DEVICE void for_each_alpha(const Staged* staged, const uint32_t* queue, int size,
+                                          Float x, Float y, const Limits& limits,
+                                          const Visit& visit) {
+  static_assert(kQueuePadding >= 2);
+  Float alpha = alpha_of(power_of(staged[queue[0]], x, y), limits);
+  Float power = power_of(staged[queue[1]], x, y);
+  for (int at = 0; at < size; ++at) {
+    const Float next_power = power_of(staged[queue[at + 2]], x, y);
+    const Float next_alpha = alpha_of(power, limits);
+    if (!visit(queue[at], alpha)) return;
+    alpha = next_alpha;
+    power = next_power;
+  }
 }
 
 }  // namespace
