@@ -19,6 +19,7 @@ from torch import Tensor
 from talksplat.errors import CheckpointError
 
 _FORBIDDEN_GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
+_PICKLE_START = b"\x80"
 
 
 def read_torch_file(path: Path) -> Any:
@@ -31,15 +32,44 @@ def read_torch_file(path: Path) -> Any:
         found = "a folder" if path.is_dir() else "nothing"
         raise CheckpointError(f"Expected a checkpoint file at {path}, found {found}.")
     try:
+        _check_archive(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
+        _check_tensors(content, path, "")
+    except CheckpointError:
+        raise
     except pickle.UnpicklingError as error:
         raise CheckpointError(_refusal(path, str(error))) from error
     except PermissionError as error:
         raise CheckpointError(f"{path} cannot be read: {error}.") from error
     except Exception as error:  # a damaged file can fail anywhere inside the unpickler
         raise CheckpointError(_damage(path)) from error
-    _check_finite(content, path, "")
     return content
+
+
+def _check_archive(path: Path) -> None:
+    """Only zip archives with plain entries: sizes in them cannot promise more than the file holds.
+
+    Older torch files are bare pickles, whose sizes are believed before anything is checked.
+    """
+    if not zipfile.is_zipfile(path):
+        with path.open("rb") as stream:
+            bare_pickle = stream.read(1) == _PICKLE_START
+        found = (
+            "a bare pickle, which could run code while it is read. Nothing was run. Save it again"
+            " with a current torch"
+            if bare_pickle
+            else "something else or a part of one. Copy the checkpoint again"
+        )
+        raise CheckpointError(
+            f"{path} is not a whole torch file: expected a zip archive as torch.save writes it, "
+            f"found {found}."
+        )
+    with zipfile.ZipFile(path) as archive:
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+            raise CheckpointError(
+                f"{path} is not a torch file: torch.save does not compress its entries, this "
+                "archive does. Save the checkpoint again with torch.save."
+            )
 
 
 def _refusal(path: Path, reason: str) -> str:
@@ -53,24 +83,27 @@ def _refusal(path: Path, reason: str) -> str:
 
 
 def _damage(path: Path) -> str:
-    if not zipfile.is_zipfile(path):
-        return (
-            f"{path} is not a whole torch file: expected a zip archive as torch.save writes it, "
-            "found something else or a part of one. Copy the checkpoint again."
-        )
     return f"{path} is damaged: its tensors cannot be read. Copy the checkpoint again."
 
 
-def _check_finite(content: Any, path: Path, where: str) -> None:
+def _check_tensors(content: Any, path: Path, where: str) -> None:
+    """Every tensor is dense, as large as its own bytes, and finite."""
     if isinstance(content, Tensor):
+        name = where.removeprefix(".")
+        dense = content.layout == torch.strided
+        if not dense or content.nbytes > content.untyped_storage().nbytes():
+            raise CheckpointError(
+                f"Tensor {name!r} of {path} is not plain: expected a dense tensor with all its "
+                "numbers in the file. Save contiguous tensors."
+            )
         if content.is_floating_point() and not bool(torch.isfinite(content).all()):
             raise CheckpointError(
-                f"Tensor {where.removeprefix('.')!r} of {path} holds NaN or infinity; expected "
-                "finite numbers. The training diverged: use an earlier checkpoint."
+                f"Tensor {name!r} of {path} holds NaN or infinity; expected finite numbers. The "
+                "training diverged: use an earlier checkpoint."
             )
     elif isinstance(content, dict):
         for key, value in content.items():
-            _check_finite(value, path, f"{where}.{key}")
+            _check_tensors(value, path, f"{where}.{key}")
     elif isinstance(content, list | tuple):
         for index, value in enumerate(content):
-            _check_finite(value, path, f"{where}[{index}]")
+            _check_tensors(value, path, f"{where}[{index}]")
