@@ -377,8 +377,8 @@ def blend(
     """
     alphas = drawn_alphas(pixels, means2d, conics, opacities, dialect)
     after = torch.cumprod(1 - alphas, dim=1)
-    before = torch.cat([torch.ones_like(after[:, :1]), after[:, :-1]], dim=1)
-    return (alphas * before) @ features, after[:, -1]
+    before = torch.cat([torch.ones_like(after[:, :1]), after[:, :-1]], dim=1)[:, : len(features)]
+    return (alphas * before) @ features, (1 - alphas).prod(dim=1)
 
 
 def rasterize(
@@ -492,10 +492,6 @@ def _draw(
             left = column * TILE
             ys = torch.arange(top, min(top + TILE, height), dtype=torch.float64) + 0.5
             xs = torch.arange(left, min(left + TILE, width), dtype=torch.float64) + 0.5
-            if len(entries) == 0:
-                image_row.append(features.new_zeros(len(ys), len(xs), features.shape[1]))
-                transmittance_row.append(features.new_ones(len(ys), len(xs), 1))
-                continue
             drawn, transmittance = blend(
                 torch.cartesian_prod(ys, xs).flip(-1),
                 seen.means2d[entries],

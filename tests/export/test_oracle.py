@@ -340,6 +340,19 @@ def test_culled_gaussians_get_a_gradient_of_zero(dialect: str) -> None:
     assert (means.grad[2:] != 0).any()
 
 
+@pytest.mark.parametrize("dialect", oracle.DIALECTS)
+def test_a_picture_of_nothing_can_be_differentiated(dialect: str) -> None:
+    means, quats, scales, opacities, colors = random_gaussians(5, seed=4)
+    behind = (means - torch.tensor([0, 0, 9.0])).requires_grad_()
+    for count in (5, 0):
+        gaussians = (tensor[:count] for tensor in (behind, quats, scales, opacities, colors))
+        picture, alphas = draw(tuple(gaussians), dialect)
+        assert picture.shape == (SIZE, SIZE, 3)
+        assert not picture.any() and not alphas.any()
+        picture.sum().backward()
+        assert behind.grad is not None and not behind.grad.any()
+
+
 def test_unknown_names_are_refused() -> None:
     gaussians = discs([2.0], [0.5], 4.0)
     with pytest.raises(InputError, match="dialect must be one of"):
