@@ -59,7 +59,7 @@ class GridLocation:
             matrix = torch.sparse_csr_tensor(
                 starts, rows.flatten(), weights.flatten(), size=size, check_invariants=False
             )
-        transposed = matrix.to_sparse_coo().t().coalesce()  # type: ignore[no-untyped-call]
+        transposed = matrix.to_sparse(layout=torch.sparse_coo).t().coalesce()
         return cls(matrix, transposed.to_sparse_csr())
 
 
