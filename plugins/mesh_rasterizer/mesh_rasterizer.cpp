@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <memory>
 #include <utility>
-#include <vector>
 
 namespace talksplat::mesh {
 namespace {
@@ -142,9 +142,10 @@ void interpolate(const std::int32_t* faces, const std::int32_t* face_ids, const 
 void render_attributes(const Mesh& mesh, const float* attributes, int channels, int width,
                        int height, float* image) {
   const std::size_t pixels = static_cast<std::size_t>(width) * static_cast<std::size_t>(height);
-  std::vector<std::int32_t> face_ids(pixels);
-  std::vector<float> barycentrics(3 * pixels), depth(pixels);
-  rasterize(mesh, width, height, face_ids.data(), barycentrics.data(), depth.data());
+  const auto face_ids = std::make_unique_for_overwrite<std::int32_t[]>(pixels);
+  const auto barycentrics = std::make_unique_for_overwrite<float[]>(3 * pixels);
+  const auto depth = std::make_unique_for_overwrite<float[]>(pixels);
+  rasterize(mesh, width, height, face_ids.get(), barycentrics.get(), depth.get());
 
   for (std::size_t pixel = 0; pixel < pixels; ++pixel) {
     if (face_ids[pixel] < 0) continue;
