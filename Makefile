@@ -14,7 +14,7 @@ SPEECH := samples/speech/hello.wav
 demo: $(VENV)/.installed
 	mkdir -p out
 	$(BIN)/talksplat export $(CHECKPOINT) -o out/ada.avatar --overwrite
-	$(BIN)/talksplat verify out/ada.avatar $(CHECKPOINT)
+	$(BIN)/talksplat verify out/ada.avatar $(CHECKPOINT) --probe $(SPEECH)
 	$(BIN)/talksplat demo out/ada.avatar $(SPEECH) -o out
 
 test: $(VENV)/.installed-dev

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 import talksplat
-from talksplat.audio import read_audio
+from talksplat.audio import SAMPLE_RATE, read_audio
 from talksplat.bundle import Bundle, BundleWriter
 from talksplat.manifest import Provenance
 from talksplat_export.checkpoints.avatar_checkpoint import AvatarCheckpoint
@@ -92,12 +92,12 @@ def load_family(checkpoint_path: Path) -> FamilyExport:
 
 
 def read_probe(speech: Path | None) -> FloatArray:
-    """The clip on which parity is measured.
+    """The clip on which parity is measured: at most the first ten seconds of ``speech``.
 
     Raises:
         AudioError: the file cannot be read.
     """
-    return probe_speech() if speech is None else read_audio(speech)
+    return probe_speech() if speech is None else read_audio(speech)[: 10 * SAMPLE_RATE]
 
 
 def sha256_of(path: Path) -> str:
