@@ -125,7 +125,7 @@ def rasterize(
     accumulated = render_mode.replace("ED", "D")
     if not render_mode.startswith("RGB"):
         backgrounds = None
-    images, alphas = _Rasterize.apply(
+    images, alphas = _Rasterize.apply(  # type: ignore[no-untyped-call]
         means,
         quats,
         scales,

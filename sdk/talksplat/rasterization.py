@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass, fields
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,7 @@ Array = npt.NDArray[np.float32]
 MAX_SH_DEGREE = 3
 MAX_SIDE = 32768
 MAX_GAUSSIANS = 2**31 - 1
+MAX_THREADS = 256
 _CACHE_LINE = 64  # bytes
 
 
@@ -79,6 +81,10 @@ def choose_instruction_set(name: InstructionSet) -> None:
             f"instruction set {name!r} is unknown or not available on this processor; "
             f"known are {known}"
         )
+
+
+if _asked := os.environ.get("TALKSPLAT_INSTRUCTION_SET"):
+    choose_instruction_set(cast(InstructionSet, _asked))
 
 
 def _array(name: str, value: npt.ArrayLike, shape: tuple[int | str, ...]) -> Array:
@@ -263,8 +269,10 @@ def prepare(
         behind: Array | None = found
     else:
         behind = None
-    if threads < 0:
-        raise InputError(f"threads: expected 0 (all processors) or more, found {threads}")
+    if not 0 <= threads <= MAX_THREADS:
+        raise InputError(
+            f"threads: expected 0 (one per processor) to {MAX_THREADS}, found {threads}"
+        )
 
     settings = _native.RasterizeSettings()
     settings.width = width
@@ -279,7 +287,7 @@ def prepare(
     settings.with_colors = with_colors
     settings.with_depth = with_depth
     settings.expected_depth = render_mode.endswith("ED")
-    settings.threads = threads or _native.available_processors()
+    settings.threads = threads or min(_native.available_processors(), MAX_THREADS)
     return Call(
         settings,
         means,

@@ -56,9 +56,10 @@ inline void radix_sort(uint64_t* from, uint64_t* to, int64_t count, uint32_t* or
 }
 
 // `keys` come in runs: `runs[r]` of them from r * run_length. Every thread takes a range of depths.
+// `first` and `second` [total] and `sample` are room to work in.
 inline void sort_by_depth(const uint64_t* keys, const std::vector<int64_t>& runs,
                           int64_t run_length, int64_t total, int threads, uint64_t* first,
-                          uint64_t* second, uint32_t* order) {
+                          uint64_t* second, std::vector<uint64_t>& sample, uint32_t* order) {
   const auto for_each_key = [&](const auto& visit) {
     for (size_t run = 0; run < runs.size(); ++run) {
       const uint64_t* key = keys + static_cast<int64_t>(run) * run_length;
@@ -69,7 +70,7 @@ inline void sort_by_depth(const uint64_t* keys, const std::vector<int64_t>& runs
   const int parts = static_cast<int>(std::clamp<int64_t>(total / kWorthAThread, 1, threads));
   // Quantiles of a sample divide the depths; how well they do changes the time, not the order.
   constexpr int kSamplesPerPart = 64;
-  std::vector<uint64_t> sample;
+  sample.clear();
   if (parts > 1) {
     const int64_t step = total / (static_cast<int64_t>(parts) * kSamplesPerPart);
     for (size_t run = 0; run < runs.size(); ++run) {

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <cstdlib>
 #include <cstring>
 
 #include "depth_sort.h"
@@ -18,9 +17,6 @@ constexpr uint32_t kNoSlot = UINT32_MAX;
 const Kernels* chosen = nullptr;
 
 const Kernels& best_kernels() {
-  if (const char* name = std::getenv("TALKSPLAT_INSTRUCTION_SET")) {
-    if (const Kernels* named = find_kernels(name)) return *named;
-  }
   for (const char* name : {"avx512", "avx2"}) {
     if (const Kernels* found = find_kernels(name)) return *found;
   }
@@ -204,8 +200,8 @@ uint32_t tiles_of(const TileRange& range) {
 }
 
 // Rows of tiles for `parts` workers, of about equally many instances each.
-std::vector<int> divide_rows(const Frame& frame, int parts) {
-  std::vector<int> bounds = {0};
+void divide_rows(const Frame& frame, int parts, std::vector<int>& bounds) {
+  bounds.assign(1, 0);
   const uint64_t total = frame.tile_starts[frame.tiles_x * frame.tiles_y];
   for (int row = 1; row < frame.tiles_y && static_cast<int>(bounds.size()) < parts; ++row) {
     if (frame.tile_starts[row * frame.tiles_x] >= total * bounds.size() / parts) {
@@ -213,7 +209,6 @@ std::vector<int> divide_rows(const Frame& frame, int parts) {
     }
   }
   bounds.push_back(frame.tiles_y);
-  return bounds;
 }
 
 }  // namespace
@@ -303,7 +298,8 @@ uint32_t rasterize(const Kernels& kernels, const Request& request, const Gaussia
   for (int64_t chunk_count : view.chunk_counts) seen += chunk_count;
   uint32_t* order = view.order.reserve(static_cast<size_t>(seen));
   sort_by_depth(keys, view.chunk_counts, kProjectionChunk, seen, threads,
-                workspace.sorting[0].reserve(room), workspace.sorting[1].reserve(room), order);
+                workspace.sorting[0].reserve(room), workspace.sorting[1].reserve(room),
+                workspace.depth_sample, order);
   watch.add_to(workspace.times.sort);
 
   // Bin: every worker walks all splats by depth and writes the lists of its own rows of tiles.
@@ -330,7 +326,8 @@ uint32_t rasterize(const Kernels& kernels, const Request& request, const Gaussia
     }
     slots = view.slots.reserve(slot_count);
   }
-  const std::vector<int> rows = divide_rows(frame, threads);
+  const std::vector<int>& rows = workspace.rows;
+  divide_rows(frame, threads, workspace.rows);
   pool.run(static_cast<int>(rows.size()) - 1, [&](int part) {
     if (request.keep_for_backward) {
       InstanceLists<true>(frame, rows[part], rows[part + 1], slot_starts, slots, cursors, instances)

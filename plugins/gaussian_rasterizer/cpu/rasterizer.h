@@ -7,7 +7,7 @@
 
 namespace talksplat {
 
-// The fastest kernels this processor runs, or those that TALKSPLAT_INSTRUCTION_SET names.
+// The fastest kernels this processor runs, unless others were chosen.
 const Kernels& kernels();
 // By name; nullptr when unknown or not runnable here.
 const Kernels* find_kernels(const char* name);
@@ -39,6 +39,8 @@ struct Workspace {
   std::vector<View> views;
   std::vector<Scratch> scratch;
   Buffer<uint64_t> keys, sorting[2];
+  std::vector<uint64_t> depth_sample;
+  std::vector<int> rows;  // of tiles, where each worker's begin; then the end
   Buffer<int32_t> tile_grids;
   Buffer<uint32_t> tile_cursors;
   Buffer<float> instance_records;
