@@ -157,6 +157,8 @@ def _work(results: Results) -> str:
         "lanes per pair",
         "4×2 steps",
         "lanes per pair",
+        "16×1 steps",
+        "lanes per pair",
     )
     rows = [
         [
@@ -168,6 +170,8 @@ def _work(results: Results) -> str:
             f"{16 * work.steps_4x4 / work.pairs:.2f}",
             f"{work.steps_4x2:,}",
             f"{8 * work.steps_4x2 / work.pairs:.2f}",
+            f"{work.steps_16x1:,}",
+            f"{16 * work.steps_16x1 / work.pairs:.2f}",
         ]
         for gaussians, work in results.work.items()
     ]

@@ -29,6 +29,8 @@ class Work:
     """(Gaussian, 4×4 block of pixels) in which at least one pixel is blended."""
     steps_4x2: int
     """The same for blocks of 4×2."""
+    steps_16x1: int
+    """The same for rows of 16."""
 
 
 def count_work(scene: Scene) -> Work:
@@ -39,7 +41,7 @@ def count_work(scene: Scene) -> Work:
     )
     lists = oracle.tile_lists(seen, scene.width, scene.height, "gsplat")
     columns = math.ceil(scene.width / TILE)
-    pairs = steps_4x4 = steps_4x2 = 0
+    pairs = steps_4x4 = steps_4x2 = steps_16x1 = 0
     for tile, entries in enumerate(lists):
         corner = torch.tensor([tile % columns, tile // columns]) * TILE
         pixels = torch.cartesian_prod(torch.arange(TILE), torch.arange(TILE)).flip(-1) + corner
@@ -57,6 +59,7 @@ def count_work(scene: Scene) -> Work:
         pairs += int(drawn.sum())
         steps_4x4 += _blocks(drawn, 4, 4)
         steps_4x2 += _blocks(drawn, 4, 2)
+        steps_16x1 += _blocks(drawn, 16, 1)
     return Work(
         seen=len(seen.indices),
         pairs=pairs,
@@ -64,6 +67,7 @@ def count_work(scene: Scene) -> Work:
         longest_list=max(map(len, lists)),
         steps_4x4=steps_4x4,
         steps_4x2=steps_4x2,
+        steps_16x1=steps_16x1,
     )
 
 

@@ -22,7 +22,7 @@ def test_work_is_counted_pixel_by_pixel() -> None:
     scene = head(300, WIDTH, HEIGHT)
     means, quats, scales, opacities, _, viewmats, Ks = map(torch.from_numpy, scene.arrays)
     seen = oracle.project(means, quats, scales, opacities, viewmats[0], Ks[0], WIDTH, HEIGHT)
-    pairs, blocks_4x4, blocks_4x2 = 0, set(), set()
+    pairs, blocks_4x4, blocks_4x2, blocks_16x1 = 0, set(), set(), set()
     for row in range(HEIGHT):
         for column in range(WIDTH):
             pixel = torch.tensor([[column + 0.5, row + 0.5]], dtype=torch.float64)
@@ -31,10 +31,12 @@ def test_work_is_counted_pixel_by_pixel() -> None:
                 pairs += 1
                 blocks_4x4.add((entry, row // 4, column // 4))
                 blocks_4x2.add((entry, row // 2, column // 4))
+                blocks_16x1.add((entry, row, column // 16))
     work = count_work(scene)
     assert work.pairs == pairs > 0
     assert work.steps_4x4 == len(blocks_4x4)
     assert work.steps_4x2 == len(blocks_4x2)
+    assert work.steps_16x1 == len(blocks_16x1)
     assert work.longest_list <= work.seen == len(seen.indices)
 
 
