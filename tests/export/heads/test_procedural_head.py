@@ -8,10 +8,12 @@ import pytest
 from talksplat.mesh import rasterize_mesh
 from talksplat_export.heads import skin
 from talksplat_export.heads.blendshapes import ARKIT_INDEX, ARKIT_NAMES
+from talksplat_export.heads.hair import CUTS, hair_part, place_hair
 from talksplat_export.heads.identities import NAMED
 from talksplat_export.heads.identity import Identity
 from talksplat_export.heads.model import HEAD_REGIONS, INSIDE_MOUTH_REGIONS, Region
 from talksplat_export.heads.procedural import JAW, ProceduralHead
+from talksplat_export.heads.sculpture import Sculpture
 from talksplat_export.heads.visemes import VISEMES, expression, viseme_expression
 
 ADA = NAMED["ada"]
@@ -261,3 +263,13 @@ def test_identities_share_one_topology_and_differ_in_shape(head):
     average = head.template(Identity())
     assert average.shape == head.template(ADA).shape
     assert np.abs(average - head.template(ADA)).max() > 0.005
+
+
+@pytest.mark.parametrize("style", CUTS)
+def test_every_hair_style_fits_the_bound_and_covers_the_crown_unless_bald(style):
+    identity = Identity(hair_style=style)
+    vertices = place_hair(identity)
+    assert vertices.shape == (hair_part().vertex_count, 3)
+    assert np.isfinite(vertices).all() and np.abs(vertices).max() < 150
+    crown = Sculpture(identity).distance(vertices[:1])[0]
+    assert crown < -5 if style == "bald" else crown > 2
