@@ -4,13 +4,38 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from talksplat_export.training.conditioning import ConditionTrack
 from talksplat_export.training.rendering import View
 
-Box = tuple[int, int, int, int]
+BLINK = 5
+"""Column of the upper face that holds action unit 45, the blink."""
+
+
+@dataclass(frozen=True)
+class Box:
+    """Rows ``top`` to ``bottom`` and columns ``left`` to ``right`` of a picture."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+    @classmethod
+    def around(cls, points: NDArray[np.floating], margin: int, size: tuple[int, int]) -> Box:
+        """The box of points [...,2] (x, y), wider by ``margin`` pixels, inside a picture."""
+        points = points.reshape(-1, 2)
+        left, top = np.maximum(points.min(axis=0).astype(int) - margin, 0)
+        right, bottom = points.max(axis=0).astype(int) + margin + 1
+        return cls(int(top), min(int(bottom), size[0]), int(left), min(int(right), size[1]))
+
+    def cut(self, picture: Tensor) -> Tensor:
+        """The part of a picture [H,W,...] inside the box."""
+        return picture[self.top : self.bottom, self.left : self.right]
 
 
 @dataclass(frozen=True)
@@ -24,6 +49,7 @@ class Clip:
         viewmats: [T,4,4], world → camera, OpenCV.
         K: [3,3], pixels.
         plate: [H,W,3] in 0..1, what is behind the head.
+        details: boxes that hold the mouth and the eyes in every frame: where viewers look.
         track: the drivers.
     """
 
@@ -33,6 +59,7 @@ class Clip:
     viewmats: Tensor
     K: Tensor
     plate: Tensor
+    details: tuple[Box, ...]
     track: ConditionTrack
 
     def __len__(self) -> int:
@@ -51,20 +78,6 @@ class Clip:
         """[H,W,3] in 0..1; half a step is added, for the capture was truncated to uint8."""
         return (self.frames[frame].float() + 0.5) / 255
 
-    def mouth_box(self, margin: float = 0.04) -> Box:
-        """Rows and columns ``(top, bottom, left, right)`` that hold the mouth in every frame.
-
-        Args:
-            margin: added on every side, as a share of the picture's height.
-        """
-        rows, columns = torch.nonzero(self.mouth_masks.any(dim=0), as_tuple=True)
-        height, width = self.size
-        if rows.numel() == 0:
-            return height // 2, height, width // 4, 3 * width // 4
-        pad = round(margin * height)
-        return (
-            max(int(rows.min()) - pad, 0),
-            min(int(rows.max()) + pad + 1, height),
-            max(int(columns.min()) - pad, 0),
-            min(int(columns.max()) + pad + 1, width),
-        )
+    def blinks(self) -> list[int]:
+        """Frames with the lids at least a quarter closed."""
+        return torch.nonzero(self.track.upper_face[:, BLINK] >= 0.25).flatten().tolist()

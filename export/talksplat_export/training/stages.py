@@ -30,7 +30,7 @@ from talksplat_export.heads import identities
 from talksplat_export.heads.identity import Identity as HeadIdentity
 from talksplat_export.heads.procedural import ProceduralHead
 from talksplat_export.training.capture import Capture, read_capture
-from talksplat_export.training.clip import Clip
+from talksplat_export.training.clip import Box, Clip
 from talksplat_export.training.conditioning import ConditionTrack
 from talksplat_export.training.initialisation import gaussians_on_surface
 from talksplat_export.training.tracked_head import face_surface, mouth_surface, pncc_mesh
@@ -75,6 +75,7 @@ class Studio:
             capture.viewmats,
             capture.K,
             capture.plate.float() / 255,
+            _details(capture),
             ConditionTrack.draw(features, expression, upper_face, renderer),
         )
 
@@ -177,6 +178,14 @@ def adapt(
     path = directory / f"{capture.identity}.pt"
     checkpoint.save(path)
     return path
+
+
+def _details(capture: Capture) -> tuple[Box, ...]:
+    """Boxes around the mouth and around the eyes, brows excluded."""
+    size = (int(capture.frames.shape[1]), int(capture.frames.shape[2]))
+    margin = round(0.03 * size[0])
+    parts = (slice(48, 68), slice(36, 48))
+    return tuple(Box.around(capture.landmarks[:, part], margin, size) for part in parts)
 
 
 def _camera(K: Tensor) -> Camera:

@@ -40,7 +40,8 @@ class Schedule:
         refiner_start: step at which the refiner joins.
         refiner_every: the refiner is trained on one step in so many.
         contrast_weight: λ_SC.
-        mouth_weight: of an additional L1 on the mouth's box.
+        detail_weight: of an additional L1 on the boxes of mouth and eyes.
+        blink_share: of the steps that draw a frame with lids closing, which are rare otherwise.
         separation_weight: of the face's opacity inside the mouth, which belongs to the other set.
         movement_weight: of the mean size of the deformations, so that stillness is the default.
         relocate_every: steps between look-ups of moved Gaussians in the grids.
@@ -55,7 +56,8 @@ class Schedule:
     refiner_start: int = 1000
     refiner_every: int = 2
     contrast_weight: float = 0.0
-    mouth_weight: float = 0.5
+    detail_weight: float = 0.5
+    blink_share: float = 0.2
     separation_weight: float = 0.05
     movement_weight: float = 0.0
     relocate_every: int = 250
@@ -98,7 +100,7 @@ class Trainer:
         self.clips = list(clips)
         self.schedule = schedule
         self.iteration = 0
-        self._mouth_boxes = [clip.mouth_box() for clip in clips]
+        self._blinks = [clip.blinks() for clip in clips]
         self._locations: list[FieldLocations | None] = [None] * len(self.clips)
         groups = list(_shared_groups(model, shared_rate))
         for identity in identities:
@@ -137,7 +139,7 @@ class Trainer:
         which = self._draw(len(self.clips))
         clip, identity = self.clips[which], self.identities[which]
         assert isinstance(identity, Identity)
-        frame = self._draw(len(clip))
+        frame = self._draw_frame(which)
         moving = self.iteration >= schedule.static_iterations
         contrast: Tensor | None = None
         loss = torch.zeros(())
@@ -152,14 +154,14 @@ class Trainer:
             if schedule.movement_weight > 0:
                 loss = loss + schedule.movement_weight * _movement(deformations)
         coarse = composite(*deform(identity, deformations), clip.view(frame))
-        coarse_loss = self._coarse_loss(coarse, clip, which, frame)
+        coarse_loss = self._coarse_loss(coarse, clip, frame)
         loss = loss + coarse_loss
         refine = (
             schedule.refiner
             and self.iteration >= schedule.refiner_start
             and self.iteration % schedule.refiner_every == 0
         )
-        fine_loss = self._fine_loss(coarse, clip, which, frame) if refine else None
+        fine_loss = self._fine_loss(coarse, clip, frame) if refine else None
         if fine_loss is not None:
             loss = loss + fine_loss
         self.optimizer.zero_grad(set_to_none=True)
@@ -174,6 +176,12 @@ class Trainer:
 
     def _draw(self, high: int) -> int:
         return int(torch.randint(high, (), generator=self._generator))
+
+    def _draw_frame(self, which: int) -> int:
+        blinks = self._blinks[which]
+        if blinks and self._draw(1000) < 1000 * self.schedule.blink_share:
+            return blinks[self._draw(len(blinks))]
+        return self._draw(len(self.clips[which]))
 
     def _set_rates(self) -> None:
         """Cosine decay to a twentieth."""
@@ -215,24 +223,25 @@ class Trainer:
             individuals.append(found[:, :3])
         return similarity_contrast(deformations.general_face[:, :3], individuals, which)
 
-    def _coarse_loss(self, coarse: CoarsePicture, clip: Clip, which: int, frame: int) -> Tensor:
-        loss = self._picture_loss(coarse.rgb, clip, which, frame)
+    def _coarse_loss(self, coarse: CoarsePicture, clip: Clip, frame: int) -> Tensor:
+        loss = self._picture_loss(coarse.rgb, clip, frame)
         inside = clip.mouth_masks[frame]
         if self.schedule.separation_weight > 0 and bool(inside.any()):
             loss = loss + self.schedule.separation_weight * coarse.face_alpha[inside].mean()
         return loss
 
-    def _fine_loss(self, coarse: CoarsePicture, clip: Clip, which: int, frame: int) -> Tensor:
+    def _fine_loss(self, coarse: CoarsePicture, clip: Clip, frame: int) -> Tensor:
         picture = coarse.rgb.detach().permute(2, 0, 1)[None]
         fine = self.model.refiner(picture)[0].permute(1, 2, 0)
-        return self._picture_loss(fine, clip, which, frame)
+        return self._picture_loss(fine, clip, frame)
 
-    def _picture_loss(self, picture: Tensor, clip: Clip, which: int, frame: int) -> Tensor:
+    def _picture_loss(self, picture: Tensor, clip: Clip, frame: int) -> Tensor:
         target = clip.picture(frame)
         loss = image_loss(picture.permute(2, 0, 1)[None], target.permute(2, 0, 1)[None])
-        top, bottom, left, right = self._mouth_boxes[which]
-        box = slice(top, bottom), slice(left, right)
-        return loss + self.schedule.mouth_weight * (picture[box] - target[box]).abs().mean()
+        for box in clip.details:
+            difference = (box.cut(picture) - box.cut(target)).abs().mean()
+            loss = loss + self.schedule.detail_weight * difference
+        return loss
 
     def _save(self, path: Path) -> None:
         partial = path.with_suffix(".partial")
