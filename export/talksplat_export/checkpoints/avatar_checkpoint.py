@@ -24,8 +24,6 @@ One torch file of plain dicts, lists, numbers, strings and tensors:
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -33,13 +31,13 @@ from typing import Any, Self, TypeVar
 import torch
 from torch import Tensor, nn
 
-from talksplat import schema
 from talksplat.atomic import atomic_file
 from talksplat.errors import CheckpointError
 from talksplat.manifest import Camera, Licence, PnccContract, RasterizerContract
 from talksplat_export.audio_encoders.audio_to_motion import AudioToMotion, AudioToMotionConfig
 from talksplat_export.audio_encoders.front_end import FrontEnd
 from talksplat_export.audio_encoders.log_mel import LogMelEncoder, LogMelEncoderConfig
+from talksplat_export.checkpoints.checked_content import CheckedContent
 from talksplat_export.checkpoints.torch_file import read_torch_file
 from talksplat_export.families.d3talker import D3Talker, D3TalkerConfig, Identity
 from talksplat_export.gaussians import GaussianSet
@@ -47,11 +45,6 @@ from talksplat_export.gaussians import GaussianSet
 FORMAT = "talksplat.d3talker"
 VERSION = 1
 
-_LARGEST_SIZE = 16384
-"""No width, side or count of layers in a config is larger; bounds what a bad file can allocate."""
-
-Module = TypeVar("Module", bound=nn.Module)
-Record = TypeVar("Record")
 Checkpoint = TypeVar("Checkpoint", bound="AvatarCheckpoint")
 StateDict = dict[str, Tensor]
 
@@ -182,7 +175,7 @@ class AvatarCheckpoint:
         """
         content = read_torch_file(path)
         _check_format(content, path)
-        return _Reader(path, content).checkpoint(cls)
+        return _checkpoint(cls, CheckedContent(path, content))
 
 
 def _state(module: nn.Module) -> StateDict:
@@ -217,207 +210,85 @@ def _outline(content: Any) -> str:
     return f"a {type(content).__name__}"
 
 
-class _Reader:
-    """Takes a checkpoint apart; every part is checked before anything is built from it."""
+def _checkpoint(cls: type[Checkpoint], content: CheckedContent) -> Checkpoint:
+    """Every part is checked before anything is built from it."""
+    config = content.config(D3TalkerConfig, "config")
+    expression_names = content.texts("front_end", "expression_names")
+    return cls(
+        name=content.text("name"),
+        model=content.module(lambda: D3Talker(config), "model"),
+        identity=content.module(lambda: _empty_identity(content, config), "identity"),
+        front_end=_front_end(content, config.feature_width, len(expression_names)),
+        expression_names=expression_names,
+        pncc=_pncc(content, config.pncc_size, len(expression_names)),
+        background=_background(content, config.refiner.image_size),
+        tracks=_tracks(content),
+        camera=content.record(Camera, {"K": content.value("camera", "K")}, "camera"),
+        rasterizer=content.record(
+            RasterizerContract,
+            {**content.mapping("rasterizer"), "sh_degree": config.sh_degree},
+            "rasterizer",
+        ),
+        licence=content.record(Licence, content.mapping("licence"), "licence"),
+        training=content.mapping("training"),
+    )
 
-    def __init__(self, path: Path, content: dict[str, Any]) -> None:
-        self.path = path
-        self.content = content
 
-    def checkpoint(self, cls: type[Checkpoint]) -> Checkpoint:
-        config = self._config(D3TalkerConfig, "config")
-        background = self._tensor("background", shape=(None, None, 3), dtype=torch.uint8)
-        expression_names = self._texts("front_end", "expression_names")
-        self._check_camera_size(background)
-        self._check_refiner_size(config, background)
-        return cls(
-            name=self._text("name"),
-            model=self._load(lambda: D3Talker(config), "model"),
-            identity=self._load(lambda: self._empty_identity(config), "identity"),
-            front_end=self._front_end(len(expression_names)),
-            expression_names=expression_names,
-            pncc=self._pncc(config, len(expression_names)),
-            background=background,
-            tracks=self._tracks(),
-            camera=self._record(Camera, {"K": self._value("camera", "K")}, "camera"),
-            rasterizer=self._record(
-                RasterizerContract,
-                {**self._dict("rasterizer"), "sh_degree": config.sh_degree},
-                "rasterizer",
-            ),
-            licence=self._record(Licence, self._dict("licence"), "licence"),
-            training=self._dict("training"),
+def _empty_identity(content: CheckedContent, config: D3TalkerConfig) -> Identity:
+    face, mouth = (
+        GaussianSet.empty(len(content.tensor("identity", means, shape=(None, 3))), config.sh_degree)
+        for means in ("face.means", "mouth.means")
+    )
+    return Identity(config, face, mouth)
+
+
+def _front_end(content: CheckedContent, feature_width: int, expressions: int) -> FrontEnd:
+    encoder = content.config(LogMelEncoderConfig, "front_end", "config", "encoder")
+    motion = content.config(AudioToMotionConfig, "front_end", "config", "audio_to_motion")
+    for place, expected, found in (
+        ("encoder.feature_width", feature_width, encoder.feature_width),
+        ("audio_to_motion.feature_width", feature_width, motion.feature_width),
+        ("audio_to_motion.expression_width", expressions, motion.expression_width),
+    ):
+        if expected != found:
+            raise content.error(f"front_end.config.{place} expects {expected}", found)
+    return FrontEnd(
+        content.module(lambda: LogMelEncoder(encoder), "front_end", "encoder"),
+        content.module(lambda: AudioToMotion(motion), "front_end", "audio_to_motion"),
+    ).eval()
+
+
+def _pncc(content: CheckedContent, side: int, expressions: int) -> PnccMesh:
+    template = content.tensor("pncc", "template", shape=(None, 3))
+    vertices = len(template)
+    faces = content.tensor("pncc", "faces", shape=(None, 3), dtype=torch.int32)
+    if faces.numel() and not (int(faces.min()) >= 0 and int(faces.max()) < vertices):
+        raise content.error(
+            f"pncc.faces expects indices of {vertices} vertices",
+            f"{int(faces.min())} to {int(faces.max())}",
         )
+    camera = {name: content.value("pncc", name) for name in ("scale", "centre", "background")}
+    return PnccMesh(
+        template=template,
+        basis=content.tensor("pncc", "basis", shape=(expressions, vertices, 3)),
+        faces=faces,
+        colors=content.tensor("pncc", "colors", shape=(vertices, 3)),
+        camera=content.record(PnccContract, {**camera, "width": side, "height": side}, "pncc"),
+    )
 
-    def _config(self, cls: type[Record], *keys: str) -> Record:
-        stored = self._dict(*keys)
-        for size in _integers(stored):
-            if not 0 <= size <= _LARGEST_SIZE:
-                expected = f"{'.'.join(keys)} expects sizes from 0 to {_LARGEST_SIZE}"
-                raise self._error(expected, size)
-        return self._record(cls, stored, ".".join(keys))
 
-    def _front_end(self, expressions: int) -> FrontEnd:
-        encoder = self._config(LogMelEncoderConfig, "front_end", "config", "encoder")
-        motion = self._config(AudioToMotionConfig, "front_end", "config", "audio_to_motion")
-        if motion.expression_width != expressions:
-            raise self._error(
-                f"front_end.expression_names expects {motion.expression_width} names", expressions
+def _background(content: CheckedContent, side: int) -> Tensor:
+    """The plate: as large as the refiner's pictures and as the camera says."""
+    for name in ("height", "width"):
+        if content.value("camera", name) != side:
+            raise content.error(
+                f"camera.{name} expects {side}, the refiner's", content.value("camera", name)
             )
-        return FrontEnd(
-            self._load(lambda: LogMelEncoder(encoder), "front_end", "encoder"),
-            self._load(lambda: AudioToMotion(motion), "front_end", "audio_to_motion"),
-        ).eval()
-
-    def _empty_identity(self, config: D3TalkerConfig) -> Identity:
-        face, mouth = (
-            GaussianSet.empty(
-                len(self._tensor("identity", means, shape=(None, 3))), config.sh_degree
-            )
-            for means in ("face.means", "mouth.means")
-        )
-        return Identity(config, face, mouth)
-
-    def _load(self, build: Callable[[], Module], *keys: str) -> Module:
-        """Build a module and fill it, after its shapes have been compared without memory."""
-        state = self._state_dict(*keys)
-        try:
-            with torch.device("meta"):
-                blank = build().state_dict()
-        except (ValueError, RuntimeError, IndexError, ZeroDivisionError) as error:
-            raise CheckpointError(
-                f"{self.path}: no network can be built for {'.'.join(keys)}: {error}."
-            ) from error
-        expected = {name: _describe(tensor) for name, tensor in blank.items()}
-        found = {name: _describe(tensor) for name, tensor in state.items()}
-        for name in sorted(expected.keys() | found.keys()):
-            if expected.get(name) != found.get(name):
-                wanted = expected.get(name, "no such tensor")
-                raise self._error(
-                    f"{'.'.join(keys)}.{name} expects {wanted} by the config",
-                    found.get(name, "no such tensor"),
-                )
-        module = build()
-        module.load_state_dict(state)
-        return module.eval().requires_grad_(False)
-
-    def _pncc(self, config: D3TalkerConfig, expressions: int) -> PnccMesh:
-        template = self._tensor("pncc", "template", shape=(None, 3))
-        vertices = len(template)
-        faces = self._tensor("pncc", "faces", shape=(None, 3), dtype=torch.int32)
-        if faces.numel() and not (int(faces.min()) >= 0 and int(faces.max()) < vertices):
-            raise self._error(
-                f"pncc.faces expects indices of {vertices} vertices",
-                f"{int(faces.min())} to {int(faces.max())}",
-            )
-        camera = {name: self._value("pncc", name) for name in ("scale", "centre", "background")}
-        size = {"width": config.pncc_size, "height": config.pncc_size}
-        return PnccMesh(
-            template=template,
-            basis=self._tensor("pncc", "basis", shape=(expressions, vertices, 3)),
-            faces=faces,
-            colors=self._tensor("pncc", "colors", shape=(vertices, 3)),
-            camera=self._record(PnccContract, {**camera, **size}, "pncc"),
-        )
-
-    def _tracks(self) -> Tracks:
-        viewmats = self._tensor("tracks", "viewmats", shape=(None, 4, 4))
-        if not len(viewmats):
-            raise self._error("tracks.viewmats expects at least one frame", "none")
-        return Tracks(viewmats, self._tensor("tracks", "upper_face", shape=(len(viewmats), 6)))
-
-    def _check_refiner_size(self, config: D3TalkerConfig, background: Tensor) -> None:
-        side = config.refiner.image_size
-        if tuple(background.shape[:2]) != (side, side):
-            raise self._error(
-                f"background expects [{side}, {side}, 3], the size that the refiner was made for",
-                list(background.shape),
-            )
-
-    def _check_camera_size(self, background: Tensor) -> None:
-        size = [self._value("camera", "height"), self._value("camera", "width")]
-        if size != list(background.shape[:2]):
-            raise self._error(
-                f"camera expects height and width {list(background.shape[:2])} of the background",
-                size,
-            )
-
-    def _value(self, *keys: str) -> Any:
-        value: Any = self.content
-        for depth, key in enumerate(keys):
-            if not isinstance(value, dict) or key not in value:
-                raise CheckpointError(
-                    f"{self.path} is not complete: it lacks {'.'.join(keys[: depth + 1])!r}. "
-                    "Write it with AvatarCheckpoint.save."
-                )
-            value = value[key]
-        return value
-
-    def _dict(self, *keys: str) -> dict[str, Any]:
-        value = self._value(*keys)
-        if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
-            raise self._error(f"{'.'.join(keys)} expects a dict with names as keys", _kind(value))
-        return dict(value)
-
-    def _state_dict(self, *keys: str) -> StateDict:
-        state = self._dict(*keys)
-        for name, value in state.items():
-            if not isinstance(value, Tensor):
-                raise self._error(f"{'.'.join(keys)}.{name} expects a tensor", _kind(value))
-        return state
-
-    def _tensor(
-        self, *keys: str, shape: tuple[int | None, ...], dtype: torch.dtype = torch.float32
-    ) -> Tensor:
-        value = self._value(*keys)
-        axes = ",".join("*" if size is None else str(size) for size in shape)
-        expected = f"{'.'.join(keys)} expects {_dtype_name(dtype)} [{axes}]"
-        if not isinstance(value, Tensor):
-            raise self._error(expected, _kind(value))
-        fits = value.dim() == len(shape) and all(
-            size is None or size == found for size, found in zip(shape, value.shape, strict=True)
-        )
-        if not fits or value.dtype != dtype or value.layout != torch.strided:
-            raise self._error(expected, _describe(value))
-        return value.contiguous()
-
-    def _text(self, *keys: str) -> str:
-        value = self._value(*keys)
-        if not isinstance(value, str) or not value:
-            raise self._error(f"{'.'.join(keys)} expects a text", repr(value))
-        return value
-
-    def _texts(self, *keys: str) -> tuple[str, ...]:
-        value = self._value(*keys)
-        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            raise self._error(f"{'.'.join(keys)} expects a list of texts", repr(value))
-        return tuple(value)
-
-    def _record(self, cls: type[Record], values: Mapping[str, Any], where: str) -> Record:
-        try:
-            return schema.decode(cls, schema.parse(json.dumps(values)), where)
-        except (TypeError, ValueError) as error:
-            raise CheckpointError(f"{self.path}: {error}.") from error
-
-    def _error(self, expected: str, found: object) -> CheckpointError:
-        return CheckpointError(f"{self.path}: {expected}, found {str(found)[:80]}.")
+    return content.tensor("background", shape=(side, side, 3), dtype=torch.uint8)
 
 
-def _integers(value: Any) -> list[int]:
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, list | tuple):
-        return [number for item in value for number in _integers(item)]
-    return [value] if isinstance(value, int) else []
-
-
-def _describe(tensor: Tensor) -> str:
-    return f"{_dtype_name(tensor.dtype)} {list(tensor.shape)}"
-
-
-def _dtype_name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
-
-
-def _kind(value: object) -> str:
-    return f"a {type(value).__name__}"
+def _tracks(content: CheckedContent) -> Tracks:
+    viewmats = content.tensor("tracks", "viewmats", shape=(None, 4, 4))
+    if not len(viewmats):
+        raise content.error("tracks.viewmats expects at least one frame", "none")
+    return Tracks(viewmats, content.tensor("tracks", "upper_face", shape=(len(viewmats), 6)))

@@ -179,6 +179,9 @@ def test_nan_is_named(rewrite: Callable[..., Path]) -> None:
         AvatarCheckpoint.load(rewrite(spoil))
 
 
+OFFSETS = torch.arange(13, dtype=torch.int32)
+
+
 def _set(*keys: str, value: Any) -> Callable[[dict[str, Any]], None]:
     def edit(content: dict[str, Any]) -> None:
         for key in keys[:-1]:
@@ -210,9 +213,12 @@ def _set(*keys: str, value: Any) -> Callable[[dict[str, Any]], None]:
             _set("identity", "mouth.means", value=torch.zeros(99, 3)),
             r"identity.mouth.raw_opacities expects float32 \[99, 1\]",
         ),
-        (_set("background", value=torch.zeros(64, 64, 3)), r"background expects uint8 \[\*,\*,3\]"),
-        (_set("config", "refiner", "image_size", value=32), r"background expects \[32, 32, 3\]"),
-        (_set("camera", "width", value=65), r"height and width \[64, 64\]"),
+        (_set("background", value=torch.zeros(64, 64, 3)), r"background expects uint8 \[64,64,3\]"),
+        (
+            _set("config", "refiner", "image_size", value=32),
+            "model.refiner.final_linear.weight expects",
+        ),
+        (_set("camera", "width", value=65), "camera.width expects 64, the refiner's, found 65"),
         (_set("camera", "K", value=[[1, 2], [3, 4]]), "camera.K"),
         (_set("pncc", "faces", value=torch.tensor([[0, 1, 81]]).int()), "indices of 81 vertices"),
         (_set("pncc", "basis", value=torch.zeros(3, 81, 3)), r"basis expects float32 \[4,81,3\]"),
@@ -223,10 +229,18 @@ def _set(*keys: str, value: Any) -> Callable[[dict[str, Any]], None]:
             r"upper_face expects float32 \[7,6\]",
         ),
         (_set("rasterizer", "dialect", value="own"), "rasterizer.dialect: expected one of"),
-        (_set("front_end", "expression_names", value=["jawOpen"]), "expects 4 names, found 1"),
+        (_set("front_end", "expression_names", value=["jawOpen"]), "expects 1, found 4"),
         (
             _set("front_end", "config", "encoder", "hidden_width", value=16384),
             "front_end.encoder.head.weight expects",
+        ),
+        (
+            _set("front_end", "config", "encoder", "feature_width", value=31),
+            "encoder.feature_width expects 32, found 31",
+        ),
+        (
+            _set("identity", "individual.face.grid.encoder_xy.offsets", value=10**6 * OFFSETS),
+            r"encoder_xy.offsets expects \[0, 296, ",
         ),
         (_set("licence", "name", value=3), "licence.name: expected a string"),
     ],
