@@ -69,7 +69,8 @@ void blend_tile_backward_of(const Frame& frame, const FrameGradients& gradients,
   std::memset(seed_rows, 0, sizeof(float) * padded * kLanes);
   alignas(32) float monomials[kLanes * kMoments];
   const uint32_t inside = blocks_inside(tile);
-  const int staged_count = stage(frame, tile, tile.begin, tile.end, inside, staged, masks);
+  const int staged_count =
+      stage<kChannels == 0>(frame, tile, tile.begin, tile.end, inside, staged, masks);
   const Float zero(0.0f), one(1.0f);
   for (int block = 0; block < kBlocks; ++block) {
     if ((inside >> block & 1) == 0) continue;

@@ -6,8 +6,6 @@
 namespace talksplat::TALKSPLAT_ISA {
 namespace {
 
-constexpr int kBatch = 256;  // splats staged at a time: 12 KiB of the first-level cache
-
 // sums[c][lane] += sum_k weights[k][lane] * rows[k][c], kChannels at a time in registers.
 template <int kChannels>
 inline void accumulate(const float* weights, const float* const* rows, int count, int channel,
@@ -169,6 +167,9 @@ inline void write_tile(const Frame& frame, const Tile& tile, float* accumulators
 // with feature rows.
 template <int kChannels>
 void blend_tile_of(const Frame& frame, int index, Scratch& scratch) {
+  // Splats staged at a time: many, so that queues are long, but not more than the second-level
+  // cache holds together with their features.
+  constexpr int kBatch = kChannels > 0 ? 512 : 256;
   const Tile tile = locate(frame, index);
   const Limits limits = limits_of(frame.rules);
   const int channels = kChannels > 0 ? kChannels : frame.channels;
@@ -188,13 +189,7 @@ void blend_tile_of(const Frame& frame, int index, Scratch& scratch) {
   const float* rows[kBatch + 1];
   for (uint32_t begin = tile.begin; begin < tile.end && open != 0; begin += kBatch) {
     const uint32_t end = tile.end - begin < kBatch ? tile.end : begin + kBatch;
-    const int count = stage(frame, tile, begin, end, open, staged, masks);
-    if constexpr (kChannels == 0) {
-      for (int at = 0; at < count; ++at) {
-        const float* row = frame.features + static_cast<int64_t>(staged[at].id) * channels;
-        for (int c = 0; c < channels; c += 16) __builtin_prefetch(row + c, 0, 2);
-      }
-    }
+    const int count = stage<kChannels == 0>(frame, tile, begin, end, open, staged, masks);
     for (uint32_t rest = open; rest != 0; rest &= rest - 1) {
       const int block = __builtin_ctz(rest);
       const int size = select_splats(masks, count, block, queue);

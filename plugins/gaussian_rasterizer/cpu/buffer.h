@@ -6,6 +6,10 @@
 #include <new>
 #include <utility>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 namespace talksplat {
 
 template <class T>
@@ -26,9 +30,16 @@ class Buffer {
       data_ = nullptr;
       capacity_ = 0;
       const std::size_t room = size + size / 4 + 64;  // so that slow growth does not reallocate
-      const std::size_t bytes = (room * sizeof(T) + 63) / 64 * 64;
-      data_ = static_cast<T*>(std::aligned_alloc(64, bytes));
+      const std::size_t wanted = room * sizeof(T);
+      const std::size_t alignment = wanted < kHugePage ? kCacheLine : kHugePage;
+      const std::size_t bytes = (wanted + alignment - 1) / alignment * alignment;
+      data_ = static_cast<T*>(std::aligned_alloc(alignment, bytes));
       if (data_ == nullptr) throw std::bad_alloc();
+#if defined(__linux__)
+      // Splats are read in no order, and would miss the address translation more than the caches.
+      // Where the system refuses, it is only slower.
+      if (alignment == kHugePage) madvise(data_, bytes, MADV_HUGEPAGE);
+#endif
       capacity_ = room;
     }
     return data_;
@@ -38,6 +49,8 @@ class Buffer {
   std::size_t bytes() const { return capacity_ * sizeof(T); }
 
  private:
+  static constexpr std::size_t kCacheLine = 64, kHugePage = std::size_t{2} << 20;
+
   void swap(Buffer& other) {
     std::swap(data_, other.data_);
     std::swap(capacity_, other.capacity_);

@@ -56,7 +56,7 @@ inline void radix_sort(uint64_t* from, uint64_t* to, int64_t count, uint32_t* or
 }
 
 // `keys` come in runs: `runs[r]` of them from r * run_length. Every thread takes a range of depths.
-// `first` and `second` [total] and `sample` are room to work in.
+// `first` and `second` [total + threads] and `sample` are room to work in.
 inline void sort_by_depth(const uint64_t* keys, const std::vector<int64_t>& runs,
                           int64_t run_length, int64_t total, int threads, uint64_t* first,
                           uint64_t* second, std::vector<uint64_t>& sample, uint32_t* order) {
@@ -87,15 +87,14 @@ inline void sort_by_depth(const uint64_t* keys, const std::vector<int64_t>& runs
     const uint64_t low = bound(part), high = bound(part + 1);
     int64_t start = 0;
     for_each_key([&](uint64_t key) { start += key < low; });
-    uint64_t* out = first + start;
-    if (parts == 1) {
-      for_each_key([&](uint64_t key) { *out++ = key; });
-    } else {
-      for_each_key([&](uint64_t key) {
-        if (key >= low && key < high) *out++ = key;
-      });
-    }
-    radix_sort(first + start, second + start, out - (first + start), order + start);
+    // Every key is written and only some are kept; the one too many stays clear of the next part.
+    const int64_t own = start + part;
+    uint64_t* out = first + own;
+    for_each_key([&](uint64_t key) {
+      *out = key;
+      out += (key >= low) & (key < high);
+    });
+    radix_sort(first + own, second + own, out - (first + own), order + start);
   });
 }
 

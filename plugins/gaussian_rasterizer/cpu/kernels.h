@@ -126,7 +126,7 @@ enum BadInput : uint32_t {
 };
 
 // Readable places after the last instance: what is fetched ahead need not be checked.
-inline constexpr uint32_t kInstancesAhead = 16;
+inline constexpr uint32_t kInstancesAhead = 24;
 
 struct Kernels {
   const char* name;

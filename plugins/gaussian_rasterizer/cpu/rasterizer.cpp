@@ -111,9 +111,11 @@ void sum_tile_counts(const Frame& frame, int32_t* grids, int workers, uint32_t* 
   starts[frame.tiles_x * frame.tiles_y] = total;
 }
 
-// The instances of splats, to be written behind the cursors of their tiles. They are listed first,
-// four at a time whether a splat has one or four, so that few branches are guessed wrong.
-template <bool kWithSlots>
+// The instances of splats, to be written at the cursors of their tiles: from the front of the lists
+// on or, with splats in reverse, from their ends back, so that two workers can share a tile. They
+// are listed first, four at a time whether a splat has one or four, so that few branches are
+// guessed wrong.
+template <bool kWithSlots, bool kReverse>
 class InstanceLists {
  public:
   InstanceLists(const Frame& frame, int first_row, int last_row, const uint32_t* slot_starts,
@@ -132,9 +134,11 @@ class InstanceLists {
 
   void write(const uint32_t* order, int64_t count) {
     constexpr int64_t kAhead = 32;
-    for (int64_t rank = 0; rank < count; ++rank) {
-      __builtin_prefetch(&frame_.ranges[order[std::min(rank + kAhead, count - 1)]]);
-      list(order[rank]);
+    const auto rank_of = [count](int64_t i) { return kReverse ? count - 1 - i : i; };
+    for (int64_t i = 0; i < count; ++i) {
+      const int64_t ahead = rank_of(std::min(i + kAhead, count - 1));
+      __builtin_prefetch(&frame_.ranges[order[ahead]]);
+      list(order[rank_of(i)]);
       if (size_ > kRoom - kEasy) flush();
     }
     flush();
@@ -177,7 +181,8 @@ class InstanceLists {
 
   void flush() {
     for (int i = 0; i < size_; ++i) {
-      const uint32_t at = cursors_[tiles_[i]]++;
+      uint32_t& cursor = cursors_[tiles_[i]];
+      const uint32_t at = kReverse ? --cursor : cursor++;
       instances_[at] = places_[i];
       if (kWithSlots) slots_[of_slots_[i]] = at;
     }
@@ -298,16 +303,18 @@ uint32_t rasterize(const Kernels& kernels, const Request& request, const Gaussia
   for (int64_t chunk_count : view.chunk_counts) seen += chunk_count;
   uint32_t* order = view.order.reserve(static_cast<size_t>(seen));
   sort_by_depth(keys, view.chunk_counts, kProjectionChunk, seen, threads,
-                workspace.sorting[0].reserve(room), workspace.sorting[1].reserve(room),
-                workspace.depth_sample, order);
+                workspace.sorting[0].reserve(room + threads),
+                workspace.sorting[1].reserve(room + threads), workspace.depth_sample, order);
   watch.add_to(workspace.times.sort);
 
   // Bin: every worker walks all splats by depth and writes the lists of its own rows of tiles.
   uint32_t* starts = view.tile_starts.reserve(static_cast<size_t>(tiles) + 1);
   sum_tile_counts(frame, grids, threads, starts);
   const uint32_t total = starts[tiles];
-  uint32_t* cursors = workspace.tile_cursors.reserve(tiles);
+  uint32_t* cursors = workspace.tile_cursors.reserve(2 * static_cast<size_t>(tiles));
+  uint32_t* end_cursors = cursors + tiles;
   std::memcpy(cursors, starts, sizeof(uint32_t) * tiles);
+  std::memcpy(end_cursors, starts + 1, sizeof(uint32_t) * tiles);
   frame.tile_starts = starts;
   uint32_t* instances = view.instances.reserve(total + kInstancesAhead);
   std::memset(instances + total, 0, sizeof(uint32_t) * kInstancesAhead);
@@ -326,15 +333,28 @@ uint32_t rasterize(const Kernels& kernels, const Request& request, const Gaussia
     }
     slots = view.slots.reserve(slot_count);
   }
+  // Rows of tiles are divided among pairs of workers; of a pair one takes the nearer half of the
+  // splats and the other the farther half, from the ends of the lists.
   const std::vector<int>& rows = workspace.rows;
-  divide_rows(frame, threads, workspace.rows);
-  pool.run(static_cast<int>(rows.size()) - 1, [&](int part) {
-    if (request.keep_for_backward) {
-      InstanceLists<true>(frame, rows[part], rows[part + 1], slot_starts, slots, cursors, instances)
-          .write(order, seen);
+  divide_rows(frame, (threads + 1) / 2, workspace.rows);
+  const int groups = static_cast<int>(rows.size()) - 1;
+  const int64_t nearer = threads == 1 ? seen : seen / 2;
+  const auto write_lists = [&]<bool kWithSlots>(int part) {
+    const int group = part % groups, first = rows[group], last = rows[group + 1];
+    if (part < groups) {
+      InstanceLists<kWithSlots, false>(frame, first, last, slot_starts, slots, cursors, instances)
+          .write(order, nearer);
     } else {
-      InstanceLists<false>(frame, rows[part], rows[part + 1], nullptr, nullptr, cursors, instances)
-          .write(order, seen);
+      InstanceLists<kWithSlots, true>(frame, first, last, slot_starts, slots, end_cursors,
+                                      instances)
+          .write(order + nearer, seen - nearer);
+    }
+  };
+  pool.run(threads == 1 ? 1 : 2 * groups, [&](int part) {
+    if (request.keep_for_backward) {
+      write_lists.template operator()<true>(part);
+    } else {
+      write_lists.template operator()<false>(part);
     }
   });
   watch.add_to(workspace.times.bin);

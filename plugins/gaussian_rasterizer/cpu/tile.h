@@ -76,15 +76,21 @@ inline uint32_t blocks_inside(const Tile& tile) {
 // blocks. A block is reached unless one of three pairs of parallel tangents of the ellipse alpha =
 // 1/255 lies between: along x, along y, and along the ellipse. The exact test follows for each
 // pixel.
-inline int stage(const Frame& frame, const Tile& tile, uint32_t begin, uint32_t end,
-                 uint32_t wanted, Staged* staged, uint32_t* masks) {
+template <bool kWithFeatures>
+int stage(const Frame& frame, const Tile& tile, uint32_t begin, uint32_t end, uint32_t wanted,
+          Staged* staged, uint32_t* masks) {
   const float centre_x = tile.x + 0.5f * kTileSize, centre_y = tile.y + 0.5f * kTileSize;
   const Splat* splats = frame.splats;
   const uint32_t* instances = frame.instances;
   int count = 0;
   for (uint32_t at = begin; at < end; ++at) {
-    // Lists walk the splats in no order the processor could guess.
+    // Lists walk the splats, and the features, in no order the processor could guess.
     __builtin_prefetch(&splats[instances[at + kInstancesAhead]]);
+    if constexpr (kWithFeatures) {
+      const int64_t id = splats[instances[at + kInstancesAhead / 3]].id;
+      const float* row = frame.features + id * frame.channels;
+      for (int c = 0; c < frame.channels; c += 16) __builtin_prefetch(row + c, 0, 2);
+    }
     const Splat& splat = splats[instances[at]];
     const Footprint footprint = splat.footprint;
     const float x = splat.x - centre_x, y = splat.y - centre_y;
