@@ -29,6 +29,7 @@ GRID_BOUND = 0.15
 FACE_GRID = (16, 256 * GRID_BOUND)
 MOUTH_GRID = (64, 384 * GRID_BOUND)
 UPPER_FACE_WIDTH = 6
+_UPPER_FACE_HEAD_START = 4.0
 
 # Output scales of the lineage: raw network outputs are of order one, movements of order 0.01.
 FACE_MOVE = (0.01, 0.01, 0.01)
@@ -174,6 +175,13 @@ class DeformationField(nn.Module):
             last = self.sigma_net.net[-1]
             assert isinstance(last, nn.Linear)
             last.weight.mul_(0.1)
+            if self.eye_att_net is not None:
+                # Action units come in 0..1, and a blink is a few frames in a hundred: without a
+                # head start the lids are still open when everything else has converged.
+                first, attention = self.sigma_net.net[0], self.eye_att_net.net[-1]
+                assert isinstance(first, nn.Linear) and isinstance(attention, nn.Linear)
+                first.weight[:, -UPPER_FACE_WIDTH:].mul_(_UPPER_FACE_HEAD_START)
+                attention.weight.mul_(_UPPER_FACE_HEAD_START)
 
     def bake(self, locations: GridLocations) -> BakedField:
         """Everything that depends on the points alone."""
