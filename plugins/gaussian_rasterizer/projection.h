@@ -2,7 +2,8 @@
 // 24-31) as used by "3D Gaussian Splatting" (Kerbl et al. 2023, section 4), and its derivative.
 //
 // Everything is written for a number type T: float on the GPU and in scalar code, a vector of
-// Gaussians in the CPU kernels. T needs + - * /, and sqrt, min, max, select and comparisons below.
+// Gaussians in the CPU kernels. T needs + - * /, comparisons, and the
+// functions that are given for float below.
 #pragma once
 
 #include <cmath>
@@ -17,6 +18,10 @@ TALKSPLAT_HOST_DEVICE float square_root(float x) { return sqrtf(x); }
 TALKSPLAT_HOST_DEVICE float minimum(float a, float b) { return a < b ? a : b; }
 TALKSPLAT_HOST_DEVICE float maximum(float a, float b) { return a > b ? a : b; }
 TALKSPLAT_HOST_DEVICE float select(bool mask, float a, float b) { return mask ? a : b; }
+TALKSPLAT_HOST_DEVICE float multiply_add(float a, float b, float c) { return fmaf(a, b, c); }
+TALKSPLAT_HOST_DEVICE float negative_multiply_add(float a, float b, float c) {
+  return fmaf(-a, b, c);
+}
 
 // A Gaussian in camera space, with the 2x3 matrix A = J W R S whose A A^T is the 2D covariance.
 // Working with A keeps determinants free of cancellation: det(A A^T) = |row0 x row1|^2.

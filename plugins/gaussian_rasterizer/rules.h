@@ -4,6 +4,8 @@
 // "3D Gaussian Splatting for Real-Time Radiance Field Rendering" (Kerbl et al. 2023).
 #pragma once
 
+#include "host_device.h"
+
 namespace talksplat {
 
 enum class Dialect { kGsplat, kGsplat15, kInria };
@@ -23,18 +25,26 @@ struct Rules {
   float low_pass = 0.3f;  // eps2d: added to both diagonal entries of the 2D covariance
 
   // Opacity is clamped here before blending: 0.999 up to gsplat 1.5.3, 0.99 elsewhere.
-  constexpr float max_alpha() const { return dialect == Dialect::kGsplat15 ? 0.999f : 0.99f; }
+  TALKSPLAT_HOST_DEVICE constexpr float max_alpha() const {
+    return dialect == Dialect::kGsplat15 ? 0.999f : 0.99f;
+  }
   // A pixel is finished by the Gaussian that would take its transmittance to 1e-4: gsplat counts
   // equality as finished, inria does not.
-  constexpr bool stop_at_equality() const { return dialect != Dialect::kInria; }
+  TALKSPLAT_HOST_DEVICE constexpr bool stop_at_equality() const {
+    return dialect != Dialect::kInria;
+  }
   // Least det(cov) / det(cov + low pass) of the antialiased mode.
-  constexpr float compensation_floor() const {
+  TALKSPLAT_HOST_DEVICE constexpr float compensation_floor() const {
     return dialect == Dialect::kGsplat15 ? 0.0f : 0.000025f;
   }
-  constexpr bool normalizes_quats() const { return dialect != Dialect::kInria; }
+  TALKSPLAT_HOST_DEVICE constexpr bool normalizes_quats() const {
+    return dialect != Dialect::kInria;
+  }
   // inria drops everything at or before 0.2 whatever the caller asks for.
-  constexpr bool drops_at_near_plane() const { return dialect == Dialect::kInria; }
-  constexpr float nearest() const {
+  TALKSPLAT_HOST_DEVICE constexpr bool drops_at_near_plane() const {
+    return dialect == Dialect::kInria;
+  }
+  TALKSPLAT_HOST_DEVICE constexpr float nearest() const {
     return dialect == Dialect::kInria && near_plane < 0.2f ? 0.2f : near_plane;
   }
 };

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from threading import Lock
 from typing import Any, Literal, cast, get_args
 
 import numpy as np
@@ -52,6 +55,23 @@ class Workspace:
 
     def __init__(self) -> None:
         self._native = _native.RasterizeWorkspace()
+        self._lock = Lock()
+
+    @contextmanager
+    def borrowed(self) -> Iterator[Any]:
+        """The native workspace, for one call.
+
+        Raises:
+            InputError: another call is using it.
+        """
+        if not self._lock.acquire(blocking=False):
+            raise InputError(
+                "workspace: in use by another call; give every thread a workspace of its own"
+            )
+        try:
+            yield self._native
+        finally:
+            self._lock.release()
 
     @property
     def times(self) -> StageTimes:
@@ -139,21 +159,22 @@ class Call:
     def forward(self, workspace: Workspace, colors: Array, alphas: Array, keep_views: bool) -> None:
         """Render into ``colors`` [C,H,W,channels] and ``alphas`` [C,H,W,1]; ``keep_views`` holds
         every camera's lists in ``workspace`` for ``backward``."""
-        bad = _native.rasterize(
-            workspace._native,
-            self.settings,
-            self.means,
-            self.quats,
-            self.scales,
-            self.opacities,
-            self.colors,
-            self.viewmats,
-            self.Ks,
-            self.backgrounds,
-            colors,
-            alphas,
-            keep_views,
-        )
+        with workspace.borrowed() as native:
+            bad = _native.rasterize(
+                native,
+                self.settings,
+                self.means,
+                self.quats,
+                self.scales,
+                self.opacities,
+                self.colors,
+                self.viewmats,
+                self.Ks,
+                self.backgrounds,
+                colors,
+                alphas,
+                keep_views,
+            )
         if bad:
             self._report_not_finite()
 
@@ -162,15 +183,16 @@ class Call:
         ``keep_views`` on the same workspace."""
         inputs = (self.means, self.quats, self.scales, self.opacities, self.colors)
         gradients = [np.zeros_like(array) for array in inputs]
-        _native.rasterize_backward(
-            workspace._native,
-            self.settings,
-            *inputs,
-            self.backgrounds,
-            grad_colors,
-            grad_alphas,
-            *gradients,
-        )
+        with workspace.borrowed() as native:
+            _native.rasterize_backward(
+                native,
+                self.settings,
+                *inputs,
+                self.backgrounds,
+                grad_colors,
+                grad_alphas,
+                *gradients,
+            )
         return gradients
 
     def _report_not_finite(self) -> None:

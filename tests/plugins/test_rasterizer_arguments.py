@@ -140,6 +140,13 @@ def test_a_wrong_out_is_refused_and_left_alone(place: int) -> None:
         np.testing.assert_array_equal(out[place], before)
 
 
+def test_a_workspace_in_use_is_refused() -> None:
+    workspace = Workspace()
+    with workspace.borrowed(), pytest.raises(InputError, match="workspace: in use"):
+        call(workspace=workspace)
+    call(workspace=workspace)
+
+
 def test_stages_are_timed() -> None:
     workspace = Workspace()
     call(workspace=workspace)

@@ -163,6 +163,37 @@ inline void write_tile(const Frame& frame, const Tile& tile, float* accumulators
   write(frame.alphas, 0, alphas, kLanes);
 }
 
+// The background alone.
+inline void write_empty_tile(const Frame& frame, const Tile& tile) {
+  const auto write = [&](const ImageView& image, int channel, const ImageView& behind) {
+    const ptrdiff_t row = image.row, column = image.column;
+    float* out = image.data + channel * image.channel + tile.y * row + tile.x * column;
+    const bool past_caches =
+        frame.channels > 4 &&
+        (reinterpret_cast<uintptr_t>(out) | static_cast<uintptr_t>(row * 4)) % 64 == 0;
+    alignas(64) float line[kTileSize] = {};
+    for (int y = 0; y < tile.height; ++y) {
+      if (behind.data != nullptr && (y == 0 || behind.row != 0)) {
+        const float* from = behind.data + channel * behind.channel + (tile.y + y) * behind.row +
+                            tile.x * behind.column;
+        for (int x = 0; x < tile.width; ++x) line[x] = from[x * behind.column];
+      }
+      float* to = out + y * row;
+      if (column != 1 || tile.width != kTileSize) {
+        for (int x = 0; x < tile.width; ++x) to[x * column] = line[x];
+      } else if (past_caches) {
+        for (int x = 0; x < kTileSize; x += kLanes) stream(to + x, load(line + x));
+      } else {
+        std::memcpy(to, line, sizeof(line));
+      }
+    }
+  };
+  const int colors = frame.channels - (frame.with_depth ? 1 : 0);
+  for (int c = 0; c < colors; ++c) write(frame.colors, c, frame.background);
+  if (frame.with_depth) write(frame.colors, colors, {});
+  write(frame.alphas, 0, {});
+}
+
 // kChannels 1..4: in registers, next to the splat. 0: any number, as a product of staged weights
 // with feature rows.
 template <int kChannels>
@@ -171,6 +202,7 @@ void blend_tile_of(const Frame& frame, int index, Scratch& scratch) {
   // cache holds together with their features.
   constexpr int kBatch = kChannels > 0 ? 512 : 256;
   const Tile tile = locate(frame, index);
+  if (tile.begin == tile.end) return write_empty_tile(frame, tile);
   const Limits limits = limits_of(frame.rules);
   const int channels = kChannels > 0 ? kChannels : frame.channels;
   float* accumulators = scratch.accumulators.reserve(static_cast<size_t>(channels) * kTilePixels);

@@ -23,29 +23,6 @@ inline float view_direction(const Frame& frame, int64_t id, float direction[3]) 
   return distance;
 }
 
-// The blended values of one Gaussian: colour, then depth.
-inline void write_values(const Frame& frame, int64_t id, float depth, float* values) {
-  const Gaussians& g = *frame.gaussians;
-  const int colors = frame.channels - (frame.with_depth ? 1 : 0);
-  if (colors > 0 && g.sh_degree >= 0) {
-    float direction[3];
-    view_direction(frame, id, direction);
-    float basis[kMaxShBases];
-    sh_basis(g.sh_degree, direction[0], direction[1], direction[2], basis);
-    const float* coefficients = g.colors + static_cast<int64_t>(g.sh_bases) * 3 * id;
-    const int bases = (g.sh_degree + 1) * (g.sh_degree + 1);
-    for (int c = 0; c < 3; ++c) {
-      float sum = 0.5f;
-      for (int b = 0; b < bases; ++b) sum += basis[b] * coefficients[3 * b + c];
-      values[c] = sum > 0.0f ? sum : 0.0f;
-    }
-  } else {
-    const float* row = g.colors + id * g.color_channels;
-    for (int c = 0; c < colors; ++c) values[c] = row[c];
-  }
-  if (frame.with_depth) values[colors] = depth;
-}
-
 // Tiles with a pixel centre where alpha may reach 1/255 and which the dialect visits, as
 // x0 | y0 << 16 and x1 | y1 << 16; empty where the dialect drops the Gaussian.
 TALKSPLAT_HOST_DEVICE void tile_ranges(const Frame& frame, const Projection<Float>& p, Float reach,
@@ -122,6 +99,64 @@ TALKSPLAT_HOST_DEVICE void load_rows(const float* array, int64_t at, int count, 
   load_columns<kStride>(padded, out);
 }
 
+// Colours of the Gaussians [at, at + count) by spherical harmonics: max(sum + 0.5, 0).
+inline void sh_colors(const Frame& frame, int64_t at, int count, const Float mean[3],
+                      Float colors[3]) {
+  const Gaussians& g = *frame.gaussians;
+  Float direction[3];
+  for (int axis = 0; axis < 3; ++axis)
+    direction[axis] = mean[axis] - Float(frame.camera.position[axis]);
+  const Float inverse =
+      Float(1.0f) / square_root(direction[0] * direction[0] + direction[1] * direction[1] +
+                                direction[2] * direction[2]);
+  Float basis[kMaxShBases];
+  sh_basis(g.sh_degree, direction[0] * inverse, direction[1] * inverse, direction[2] * inverse,
+           basis);
+  const int terms = 3 * (g.sh_degree + 1) * (g.sh_degree + 1);
+  const int64_t row = 3 * g.sh_bases, last = g.count * row;
+  for (int c = 0; c < 3; ++c) colors[c] = Float(0.5f);
+  for (int first = 0; first < terms; first += kLanes) {
+    Float columns[kLanes];
+    for (int lane = 0; lane < kLanes; ++lane) {
+      const int64_t begin = (at + lane) * row + first;
+      if (begin + kLanes <= last) {
+        columns[lane] = load(g.colors + begin);
+        continue;
+      }
+      float padded[kLanes] = {};
+      if (lane < count) std::memcpy(padded, g.colors + begin, sizeof(float) * (last - begin));
+      columns[lane] = load(padded);
+    }
+    transpose(columns);
+    for (int i = 0; i < kLanes && first + i < terms; ++i) {
+      Float& color = colors[(first + i) % 3];
+      color = multiply_add(basis[(first + i) / 3], columns[i], color);
+    }
+  }
+  for (int c = 0; c < 3; ++c) colors[c] = maximum(colors[c], Float(0.0f));
+}
+
+// What is blended of the Gaussians [at, at + count) if it is at most four channels: colour, then
+// depth.
+inline void load_values(const Frame& frame, int64_t at, int count, const Float mean[3], Float depth,
+                        Float values[4]) {
+  const Gaussians& g = *frame.gaussians;
+  const int colors = frame.channels - (frame.with_depth ? 1 : 0);
+  for (int c = 0; c < 4; ++c) values[c] = Float(0.0f);
+  if (colors > 0 && g.sh_degree >= 0) {
+    sh_colors(frame, at, count, mean, values);
+  } else if (colors == 1) {
+    load_rows<1>(g.colors, at, count, values);
+  } else if (colors == 2) {
+    load_rows<2>(g.colors, at, count, values);
+  } else if (colors == 3) {
+    load_rows<3>(g.colors, at, count, values);
+  } else if (colors == 4) {
+    load_rows<4>(g.colors, at, count, values);
+  }
+  if (frame.with_depth) values[colors] = depth;
+}
+
 int64_t project_range(const Frame& frame, int64_t begin, int64_t end, uint32_t* bad) {
   const Gaussians& g = *frame.gaussians;
   const Rules& rules = frame.rules;
@@ -164,14 +199,16 @@ int64_t project_range(const Frame& frame, int64_t begin, int64_t end, uint32_t* 
     constexpr float kHalfWidth = 0.5f * (kBlockWidth - 1), kHalfHeight = 0.5f * (kBlockHeight - 1);
     const Float reach_u = reach * Float(1.0001f) + slack + Float(kHalfWidth) * factor.l0 +
                           Float(kHalfHeight) * absolute(factor.l1);
+    Float values[4] = {zero, zero, zero, zero};
+    if (frame.channels <= 4) load_values(frame, at, count, mean, p.depth, values);
     Float records[16] = {factor.l0,
                          factor.l1,
                          factor.l2,
                          log2_opacity,
-                         zero,
-                         zero,
-                         zero,
-                         zero,
+                         values[0],
+                         values[1],
+                         values[2],
+                         values[3],
                          p.x,
                          p.y,
                          reach_x + Float(kHalfWidth),
@@ -196,11 +233,11 @@ int64_t project_range(const Frame& frame, int64_t begin, int64_t end, uint32_t* 
       splat.id = static_cast<uint32_t>(at + lane);
       range.narrow = rules.dialect == Dialect::kGsplat && splat.footprint.log2_opacity > 0.0f;
       frame.ranges[out++] = range;
-      if (frame.channels <= 4) {
-        write_values(frame, at + lane, splat.depth, splat.footprint.values);
-      } else if (frame.keep_features) {
-        write_values(frame, at + lane, splat.depth,
-                     frame.projected_features + (at + lane) * frame.channels);
+      if (frame.keep_features) {  // more than three colours, and depth behind them
+        float* row = frame.projected_features + (at + lane) * frame.channels;
+        std::memcpy(row, g.colors + (at + lane) * g.color_channels,
+                    sizeof(float) * g.color_channels);
+        row[g.color_channels] = splat.depth;
       }
     }
   }

@@ -260,7 +260,7 @@ uint32_t rasterize(const Kernels& kernels, const Request& request, const Gaussia
   frame.channels = request.channels;
   frame.with_depth = request.with_depth;
   frame.expected_depth = request.expected_depth;
-  frame.keep_features = request.channels > 4 && (request.with_depth || gaussians.sh_degree >= 0);
+  frame.keep_features = request.channels > 4 && request.with_depth;
   frame.projected_features =
       frame.keep_features ? view.features.reserve(room * request.channels) : nullptr;
   frame.features = frame.keep_features ? frame.projected_features : gaussians.colors;
