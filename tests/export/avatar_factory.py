@@ -6,6 +6,8 @@ so that a swapped tensor, a forgotten factor or a wrong axis shows.
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 from torch import Tensor, nn
 
@@ -17,6 +19,8 @@ from talksplat_export.checkpoints.avatar_checkpoint import AvatarCheckpoint, Pnc
 from talksplat_export.families.d3talker import D3Talker, D3TalkerConfig, Identity
 from talksplat_export.gaussians import GaussianSet
 from talksplat_export.layers.style_unet import StyleUNetConfig
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 SIZE = 64
 EXPRESSION_NAMES = ("jawOpen", "mouthPucker", "mouthSmileLeft", "mouthSmileRight")
@@ -63,7 +67,7 @@ def make_checkpoint(
         name="random",
         model=model,
         identity=identity,
-        front_end=front_end.eval().requires_grad_(False),
+        front_end=_restless(front_end),
         expression_names=EXPRESSION_NAMES,
         pncc=_pncc(config.pncc_size),
         background=torch.randint(0, 256, (size, size, 3), dtype=torch.uint8),
@@ -83,14 +87,18 @@ def make_checkpoint(
     )
 
 
-def _restless(module: nn.Module) -> nn.Module:
-    """Give every parameter that starts at zero, or small enough to do nothing, a random value."""
+def _restless(module: ModuleT) -> ModuleT:
+    """Weights large enough that signals do not fade on their way, and none that is zero."""
     with torch.no_grad():
         for name, parameter in module.named_parameters():
             if name.endswith("embeddings"):
                 parameter.uniform_(-1, 1)
-            elif not parameter.any() or name.endswith("sigma_net.net.2.weight"):
+            elif name.endswith("sigma_net.net.2.weight"):
+                parameter.normal_(std=0.1)
+            elif not parameter.any():
                 parameter.normal_(std=0.3)
+            elif name.endswith("weight") and not name.startswith("refiner"):
+                parameter.mul_(2)
     return module.eval().requires_grad_(False)
 
 

@@ -92,7 +92,8 @@ def test_the_frame_graph_is_the_published_network(changes: dict[str, object]) ->
             (mouth_scales, mouth.scales),
             (mouth_quats, mouth.quats),
         ):
-            torch.testing.assert_close(values, expected, rtol=0, atol=1e-6)
+            # Normalising a quaternion magnifies the rounding of one that is shorter than one.
+            torch.testing.assert_close(values, expected, rtol=1e-6, atol=3e-6)
 
 
 @pytest.mark.parametrize("upper_face", [True, False])
