@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from threading import Thread
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from scenes import RULE_SETS, cloud, truth, unit_quats
 
 import talksplat
+from talksplat.errors import InputError
 from talksplat.rasterization import Workspace
 from talksplat_export.rasterization import rasterize as rasterize_torch
 
@@ -206,3 +208,25 @@ def test_gradients_do_not_depend_on_what_was_drawn_between() -> None:
             pending[i][1].backward()
         for (means, _), expected in zip(pending, alone, strict=True):
             torch.testing.assert_close(means.grad, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_threads_that_share_a_workspace_get_an_error_and_never_a_wrong_picture() -> None:
+    workspace = Workspace()
+    drawn, wrong = [], []
+
+    def draw_often(seed: int) -> None:
+        scene = cloud(count=300, width=90 + seed, height=60, seed=seed)
+        expected = draw_scene(scene, RULE_SETS[0])
+        for _ in range(40):
+            try:
+                colors, _ = draw_scene(scene, RULE_SETS[0], workspace=workspace, threads=2)
+            except InputError:
+                continue
+            (drawn if np.array_equal(colors, expected[0]) else wrong).append(seed)
+
+    callers = [Thread(target=draw_often, args=(seed,)) for seed in range(3)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert drawn and not wrong
