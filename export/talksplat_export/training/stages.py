@@ -33,6 +33,7 @@ from talksplat_export.training.capture import Capture, read_capture
 from talksplat_export.training.clip import Box, Clip
 from talksplat_export.training.conditioning import ConditionTrack
 from talksplat_export.training.initialisation import gaussians_on_surface
+from talksplat_export.training.refining import train_refiner
 from talksplat_export.training.tracked_head import face_surface, mouth_surface, pncc_mesh
 from talksplat_export.training.trainer import Schedule, Trainer
 
@@ -121,6 +122,7 @@ def adapt(
     schedule: Schedule,
     gaussians: tuple[int, int],
     shared_rate: float,
+    refiner_iterations: int,
     config: D3TalkerConfig | None = None,
 ) -> Path:
     """Stage 2: a new identity on top of a pre-trained shared part.
@@ -133,6 +135,7 @@ def adapt(
         schedule: lengths and weights.
         gaussians: of face and mouth.
         shared_rate: factor on the shared part's learning rates.
+        refiner_iterations: of the refiner alone, when all else is done.
         config: without ``general``, the sizes.
 
     Returns:
@@ -149,8 +152,20 @@ def adapt(
     if stored is not None:
         model.load_state_dict(stored["model"])
     identity = studio.identity(capture.identity, config, *gaussians)
-    trainer = Trainer(model, [identity], [studio.clip(capture)], schedule, shared_rate)
+    clip = studio.clip(capture)
+    trainer = Trainer(model, [identity], [clip], schedule, shared_rate)
     trainer.run(directory, title=f"adapting to {capture.identity}")
+    if schedule.refiner:
+        state = directory / "refiner.pt"
+        train_refiner(
+            model,
+            identity,
+            clip,
+            refiner_iterations,
+            schedule.detail_weight,
+            state,
+            seed=schedule.seed,
+        )
     checkpoint = AvatarCheckpoint(
         name=capture.identity,
         model=model,
@@ -216,6 +231,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     adapting.add_argument(
         "--without", choices=("general", "individual", "refiner"), action="append", default=[]
     )
+    adapting.add_argument("--refiner-iterations", type=int, default=2000)
     adapting.add_argument("--shared-rate", type=float, default=0.5)
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
@@ -250,6 +266,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             schedule,
             gaussians,
             options.shared_rate,
+            options.refiner_iterations,
         )
     print(path)
 

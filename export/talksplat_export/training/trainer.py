@@ -224,7 +224,7 @@ class Trainer:
         return similarity_contrast(deformations.general_face[:, :3], individuals, which)
 
     def _coarse_loss(self, coarse: CoarsePicture, clip: Clip, frame: int) -> Tensor:
-        loss = self._picture_loss(coarse.rgb, clip, frame)
+        loss = picture_loss(coarse.rgb, clip, frame, self.schedule.detail_weight)
         inside = clip.mouth_masks[frame]
         if self.schedule.separation_weight > 0 and bool(inside.any()):
             loss = loss + self.schedule.separation_weight * coarse.face_alpha[inside].mean()
@@ -233,15 +233,7 @@ class Trainer:
     def _fine_loss(self, coarse: CoarsePicture, clip: Clip, frame: int) -> Tensor:
         picture = coarse.rgb.detach().permute(2, 0, 1)[None]
         fine = self.model.refiner(picture)[0].permute(1, 2, 0)
-        return self._picture_loss(fine, clip, frame)
-
-    def _picture_loss(self, picture: Tensor, clip: Clip, frame: int) -> Tensor:
-        target = clip.picture(frame)
-        loss = image_loss(picture.permute(2, 0, 1)[None], target.permute(2, 0, 1)[None])
-        for box in clip.details:
-            difference = (box.cut(picture) - box.cut(target)).abs().mean()
-            loss = loss + self.schedule.detail_weight * difference
-        return loss
+        return picture_loss(fine, clip, frame, self.schedule.detail_weight)
 
     def _save(self, path: Path) -> None:
         partial = path.with_suffix(".partial")
@@ -264,6 +256,15 @@ class Trainer:
         self.identities.load_state_dict(state["identities"])
         self.optimizer.load_state_dict(state["optimizer"])
         self._generator.set_state(state["generator"])
+
+
+def picture_loss(picture: Tensor, clip: Clip, frame: int, detail_weight: float) -> Tensor:
+    """L1 + λ·D-SSIM of a picture [H,W,3], and an additional L1 on mouth and eyes."""
+    target = clip.picture(frame)
+    loss = image_loss(picture.permute(2, 0, 1)[None], target.permute(2, 0, 1)[None])
+    for box in clip.details:
+        loss = loss + detail_weight * (box.cut(picture) - box.cut(target)).abs().mean()
+    return loss
 
 
 def clip_conditions(model: D3Talker, clip: Clip, frame: int) -> Conditions:
