@@ -48,7 +48,7 @@ SCENES: dict[str, Callable[[], Scene]] = {
     "SH degree 3": lambda: spherical_harmonics(3),
     "SH degree 1": lambda: spherical_harmonics(1),
     "unnormalised quaternions": unnormalized_quats,
-    "needles": lambda: replace(needles(), scales=needles().scales / 3),
+    "needles": needles,
     "opacity outside [0, 1]": opacities_outside_the_unit_interval,
     "opaque layers": opaque_layers,
     "off-centre principal point": off_centre_principal_point,
