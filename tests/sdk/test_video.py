@@ -8,6 +8,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -87,19 +88,24 @@ def test_mp4_needs_frames_and_even_sizes(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.fixture
+@contextmanager
 def small_disk() -> Iterator[None]:
-    """No file may grow beyond 4 kB, as on a full disk."""
+    """No file may grow beyond 4 kB, as on a full disk.
+
+    Not a fixture: pytest writes its own report before fixtures end, perhaps to a longer file.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-@pytest.mark.usefixtures("small_disk")
 def test_full_disk_while_writing_mp4(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     with (
+        small_disk(),
         pytest.raises(OutputError, match=r"clip\.mp4"),
         Mp4Writer(tmp_path / "clip.mp4", 64, 48, Fraction(25), RATE) as writer,
     ):
@@ -109,10 +115,13 @@ def test_full_disk_while_writing_mp4(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.usefixtures("small_disk")
 def test_full_disk_while_writing_pictures(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
-    with pytest.raises(OutputError), PngSequence(tmp_path / "frames") as sequence:
+    with (
+        small_disk(),
+        pytest.raises(OutputError),
+        PngSequence(tmp_path / "frames") as sequence,
+    ):
         sequence.write(noise, np.zeros(640, np.float32))
     assert list(tmp_path.iterdir()) == []
 
