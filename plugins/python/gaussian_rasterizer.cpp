@@ -140,6 +140,7 @@ void to_uint8(const ConstImage& image, const nb::ndarray<uint8_t, nb::c_contig>&
 void bind_gaussian_rasterizer(nb::module_& module) {
   // Workspaces held by Python globals outlive the module at exit; the warning would reach users.
   nb::set_leak_warnings(false);
+  nb::exception<TooManyTileEntries>(module, "TooManyTileEntries");
   nb::class_<Settings>(module, "RasterizeSettings")
       .def(nb::init<>())
       .def_rw("width", &Settings::width)

@@ -160,21 +160,28 @@ class Call:
         """Render into ``colors`` [C,H,W,channels] and ``alphas`` [C,H,W,1]; ``keep_views`` holds
         every camera's lists in ``workspace`` for ``backward``."""
         with workspace.borrowed() as native:
-            bad = _native.rasterize(
-                native,
-                self.settings,
-                self.means,
-                self.quats,
-                self.scales,
-                self.opacities,
-                self.colors,
-                self.viewmats,
-                self.Ks,
-                self.backgrounds,
-                colors,
-                alphas,
-                keep_views,
-            )
+            try:
+                bad = _native.rasterize(
+                    native,
+                    self.settings,
+                    self.means,
+                    self.quats,
+                    self.scales,
+                    self.opacities,
+                    self.colors,
+                    self.viewmats,
+                    self.Ks,
+                    self.backgrounds,
+                    colors,
+                    alphas,
+                    keep_views,
+                )
+            except _native.TooManyTileEntries as error:
+                width, height = self.settings.width, self.settings.height
+                raise InputError(
+                    f"{len(self.means)} Gaussians on {width} x {height} pixels: their tile lists "
+                    f"{error}; make the image smaller, or scales or the number of Gaussians"
+                ) from error
         if bad:
             self._report_not_finite()
 
@@ -402,7 +409,8 @@ def rasterize(
         colors [C,H,W,X], X = D, 1 or D + 1 by ``render_mode``, and alphas [C,H,W,1]; both float32.
 
     Raises:
-        InputError: an argument has a wrong shape, dtype or range, or Gaussians are not finite.
+        InputError: an argument has a wrong shape, dtype or range, or Gaussians are not finite,
+            or cover so many tiles of 16×16 pixels that the lists of one camera need over 4 GiB.
     """
     call = prepare(
         means,

@@ -57,6 +57,7 @@ def call(**changes: Any) -> tuple[np.ndarray, np.ndarray]:
         ("width", 0, "1 to 32768", "0"),
         ("height", 100_000, "1 to 32768", "100000"),
         ("threads", -1, "0", "-1"),
+        ("threads", 100_000, "0 (one per processor) to 256", "100000"),
         ("sh_degree", 4, "0 to 3", "4"),
         ("near_plane", 0.0, "from", "0.0"),
         ("eps2d", -0.1, "from", "-0.1"),
@@ -97,6 +98,44 @@ def test_what_is_not_finite_is_found_behind_the_camera() -> None:
     colors[7, 30] = np.nan
     with pytest.raises(InputError, match=r"colors \(1 of 1800 values\)"):
         call(means=means, colors=colors)
+
+
+@pytest.mark.parametrize(
+    ("count", "keep_views"),
+    [
+        (17_000, False),  # just above 4 GiB of entries
+        (70_000, False),  # more than 2^32 entries
+        (1_000, True),  # the gradients of the entries are what takes the memory
+    ],
+)
+def test_more_tile_entries_than_memory_is_allowed_for_are_refused(
+    count: int, keep_views: bool
+) -> None:
+    """In a process of its own: where the entries are miscounted, memory is overwritten."""
+    script = f"""
+import os, resource, sys
+sys.path.insert(0, os.getcwd())
+from benchmarks.rasterizer.scenes import head
+from talksplat.errors import InputError
+from talksplat.rasterization import Workspace, allocate_images, prepare
+resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))
+side = 4096  # 65,536 tiles, and every Gaussian covers them all
+scene = head({count}, side, side)
+scene.scales[:] = 50
+call = prepare(*scene.arrays, side, side, render_mode="D", threads=1)
+images = [allocate_images(1, side, side, 1) for _ in range(2)]
+try:
+    call.forward(Workspace(), *images, keep_views={keep_views})
+except InputError as error:
+    print(error)
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    assert f"{count} Gaussians on 4096 x 4096 pixels" in run.stdout
+    assert f"need {count * 65_536} entries" in run.stdout
+    assert "4 GiB" in run.stdout
 
 
 def test_doubles_lists_and_strided_arrays_are_converted() -> None:

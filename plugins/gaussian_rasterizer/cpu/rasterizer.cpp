@@ -4,6 +4,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstring>
+#include <string>
 
 #include "depth_sort.h"
 #include "thread_pool.h"
@@ -90,25 +91,36 @@ class TileCounts {
   int32_t* grid_;
 };
 
-// starts [tiles + 1] from the grids of all workers.
-void sum_tile_counts(const Frame& frame, int32_t* grids, int workers, uint32_t* starts) {
+// starts [tiles + 1] from the grids of all workers. Returns the number of instances; starts hold it
+// modulo 2^32.
+uint64_t sum_tile_counts(const Frame& frame, int32_t* grids, int workers, uint32_t* starts) {
   const size_t size = TileCounts::size(frame);
   const int row = frame.tiles_x + 1;
   for (int worker = 1; worker < workers; ++worker) {
     for (size_t i = 0; i < size; ++i) grids[i] += grids[worker * size + i];
   }
-  uint32_t total = 0;
+  uint64_t total = 0;
   for (int y = 0; y < frame.tiles_y; ++y) {
     int32_t count = 0;
     for (int x = 0; x < frame.tiles_x; ++x) {
       int32_t& change = grids[y * row + x];
       if (y > 0) change += grids[(y - 1) * row + x];  // by now the sum of all changes above
       count += change;
-      starts[y * frame.tiles_x + x] = total;
-      total += static_cast<uint32_t>(count);
+      starts[y * frame.tiles_x + x] = static_cast<uint32_t>(total);
+      total += static_cast<uint64_t>(count);
     }
   }
-  starts[frame.tiles_x * frame.tiles_y] = total;
+  starts[frame.tiles_x * frame.tiles_y] = static_cast<uint32_t>(total);
+  return total;
+}
+
+// Within the limit entries can be counted in 32 bits, too: each takes at least four bytes.
+void check_list_size(uint64_t entries, size_t bytes_each) {
+  if (entries <= kMaxListBytes / bytes_each) return;
+  throw TooManyTileEntries("need " + std::to_string(entries) + " entries of " +
+                           std::to_string(bytes_each) + " bytes; at most " +
+                           std::to_string(kMaxListBytes / bytes_each) + " (" +
+                           std::to_string(kMaxListBytes >> 30) + " GiB) are allowed");
 }
 
 // The instances of splats, to be written at the cursors of their tiles: from the front of the lists
@@ -309,8 +321,12 @@ uint32_t rasterize(const Kernels& kernels, const Request& request, const Gaussia
 
   // Bin: every worker walks all splats by depth and writes the lists of its own rows of tiles.
   uint32_t* starts = view.tile_starts.reserve(static_cast<size_t>(tiles) + 1);
-  sum_tile_counts(frame, grids, threads, starts);
-  const uint32_t total = starts[tiles];
+  const size_t entry_bytes =
+      request.keep_for_backward
+          ? 2 * sizeof(uint32_t) + sizeof(float) * record_size(request.channels)
+          : sizeof(uint32_t);
+  const uint64_t total = sum_tile_counts(frame, grids, threads, starts);
+  check_list_size(total, entry_bytes);
   uint32_t* cursors = workspace.tile_cursors.reserve(2 * static_cast<size_t>(tiles));
   uint32_t* end_cursors = cursors + tiles;
   std::memcpy(cursors, starts, sizeof(uint32_t) * tiles);
@@ -323,14 +339,15 @@ uint32_t rasterize(const Kernels& kernels, const Request& request, const Gaussia
   uint32_t* slots = nullptr;
   if (request.keep_for_backward) {
     slot_starts = view.slot_starts.reserve(room);
-    uint32_t slot_count = 0;
+    uint64_t slot_count = 0;
     for (int64_t chunk = 0; chunk < chunks; ++chunk) {
       const int64_t begin = chunk * kProjectionChunk;
       for (int64_t at = begin; at < begin + view.chunk_counts[chunk]; ++at) {
-        slot_starts[at] = slot_count;
+        slot_starts[at] = static_cast<uint32_t>(slot_count);
         slot_count += tiles_of(frame.ranges[at]);
       }
     }
+    check_list_size(slot_count, entry_bytes);
     slots = view.slots.reserve(slot_count);
   }
   // Rows of tiles are divided among pairs of workers; of a pair one takes the nearer half of the

@@ -1,6 +1,8 @@
 // The CPU rasterizer: stages, threads and memory around the kernels.
 #pragma once
 
+#include <cstdint>
+#include <stdexcept>
 #include <vector>
 
 #include "kernels.h"
@@ -47,6 +49,15 @@ struct Workspace {
   StageTimes times;
 };
 
+// What the lists of one camera, and the gradients of their entries when those are wanted, may take.
+inline constexpr uint64_t kMaxListBytes = uint64_t{4} << 30;
+
+// The Gaussians cover so many tiles that their lists would take more than kMaxListBytes.
+class TooManyTileEntries : public std::length_error {
+ public:
+  using std::length_error::length_error;
+};
+
 struct Request {
   Rules rules;
   int width = 0, height = 0;
@@ -57,7 +68,8 @@ struct Request {
   int threads = 1;
 };
 
-// One camera: returns BadInput bits; the images are unspecified unless 0.
+// One camera: returns BadInput bits; the images are unspecified unless 0. Throws TooManyTileEntries
+// before it reserves memory for them.
 uint32_t rasterize(const Kernels&, const Request&, const Gaussians&, const Camera&,
                    const ImageView& background, const ImageView& colors, const ImageView& alphas,
                    Workspace&, size_t view);
