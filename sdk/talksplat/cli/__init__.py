@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from types import FrameType
 
 import talksplat
+from talksplat.cli.interruption import interruptible
 from talksplat.errors import TalksplatError
 
 # verb -> what it does, in the order of `talksplat --help`
@@ -34,9 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = list(sys.argv[1:] if arguments is None else arguments)
     verb = next((option for option in options if option in VERBS), None)
     args = _parser(verb).parse_args(options)
-    before = signal.signal(signal.SIGTERM, _interrupt)
     try:
-        import_module(f"talksplat.cli.{args.verb}").execute(args)
+        with interruptible():
+            import_module(f"talksplat.cli.{args.verb}").execute(args)
         return 0
     except KeyboardInterrupt:
         print("talksplat: interrupted", file=sys.stderr)
@@ -55,14 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "Run it again with --debug and report what it prints.",
             file=sys.stderr,
         )
-    finally:
-        signal.signal(signal.SIGTERM, before)
     return 1
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Let SIGTERM unwind like Ctrl-C, so that half-written files are removed."""
-    raise KeyboardInterrupt
 
 
 def _parser(chosen: str | None) -> argparse.ArgumentParser:

@@ -17,6 +17,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from talksplat.cli import interruption
+
 Item = TypeVar("Item")
 
 # Without markup: names and paths may hold square brackets.
@@ -27,7 +29,11 @@ _quiet = not _stderr.is_terminal  # a bar is noise in a log
 
 
 def track(items: Iterable[Item], description: str, total: int) -> Iterator[Item]:
-    """Pass ``items`` through under a progress bar on stderr."""
+    """Pass ``items`` through under a progress bar on stderr.
+
+    Raises:
+        KeyboardInterrupt: somebody has asked to stop.
+    """
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -35,7 +41,9 @@ def track(items: Iterable[Item], description: str, total: int) -> Iterator[Item]
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=_stderr, transient=True, disable=_quiet) as progress:
-        yield from progress.track(items, total=total, description=description)
+        for item in progress.track(items, total=total, description=description):
+            yield item
+            interruption.check()
 
 
 @contextmanager
