@@ -15,6 +15,26 @@ struct Camera {
   float min_x, max_x, min_y, max_y;
 };
 
+// Where `viewmat` [4,4] puts the camera in the world: -A^-1 t. A may carry a scale, so its
+// transpose will not do. Not finite where A is singular.
+inline void camera_position(const float* viewmat, float position[3]) {
+  const auto a = [viewmat](int row, int column) -> double {
+    return viewmat[4 * (row % 3) + column % 3];
+  };
+  // Row + 1 and row + 2 modulo 3 give a cofactor with its sign.
+  const auto cofactor = [a](int row, int column) {
+    return a(row + 1, column + 1) * a(row + 2, column + 2) -
+           a(row + 1, column + 2) * a(row + 2, column + 1);
+  };
+  const double determinant =
+      a(0, 0) * cofactor(0, 0) + a(0, 1) * cofactor(0, 1) + a(0, 2) * cofactor(0, 2);
+  for (int axis = 0; axis < 3; ++axis) {
+    double sum = 0.0;
+    for (int row = 0; row < 3; ++row) sum -= cofactor(row, axis) * viewmat[4 * row + 3];
+    position[axis] = static_cast<float>(sum / determinant);
+  }
+}
+
 // `viewmat` [4,4] and `K` [3,3] are row-major.
 inline Camera make_camera(const float* viewmat, const float* K, int width, int height,
                           Dialect dialect) {
@@ -25,13 +45,7 @@ inline Camera make_camera(const float* viewmat, const float* K, int width, int h
     }
     camera.translation[row] = viewmat[4 * row + 3];
   }
-  for (int axis = 0; axis < 3; ++axis) {
-    double sum = 0.0;  // -R^T t: the rotation part is orthonormal
-    for (int row = 0; row < 3; ++row) {
-      sum -= static_cast<double>(camera.rotation[3 * row + axis]) * camera.translation[row];
-    }
-    camera.position[axis] = static_cast<float>(sum);
-  }
+  camera_position(viewmat, camera.position);
   camera.fx = K[0];
   camera.fy = K[4];
   camera.cx = K[2];

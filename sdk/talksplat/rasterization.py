@@ -283,6 +283,14 @@ def prepare(
             f"colors: sh_degree {sh_degree} needs K >= {(sh_degree + 1) ** 2}, "
             f"found shape {list(colors.shape)}"
         )
+    if sh_degree is not None:
+        axes = viewmats[:, :3, :3].astype(np.float64)
+        lengths = np.linalg.norm(axes, axis=2).prod(axis=1)
+        if not (np.abs(np.linalg.det(axes)) > 1e-9 * lengths).all():
+            raise InputError(
+                "viewmats: expected invertible matrices, which give spherical harmonics the "
+                "cameras' positions; found a singular one"
+            )
     color_channels = colors.shape[-1] if with_colors else 0
     if with_colors and color_channels == 0:
         raise InputError(f"colors: expected at least one channel, found {list(colors.shape)}")

@@ -81,6 +81,12 @@ def test_too_few_spherical_harmonics_are_refused() -> None:
         call(colors=np.zeros((COUNT, 4, 3), np.float32), sh_degree=2)
 
 
+def test_a_singular_viewmat_has_no_place_to_see_spherical_harmonics_from() -> None:
+    flat = np.diag(np.array([1, 1, 0, 1], np.float32))[None]
+    with pytest.raises(InputError, match="viewmats: expected invertible"):
+        call(viewmats=flat, colors=np.zeros((COUNT, 4, 3), np.float32), sh_degree=1)
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("argument", ARGUMENTS[:5])
 def test_what_is_not_finite_is_counted(argument: str, bad: float) -> None:

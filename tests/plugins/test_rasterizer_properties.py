@@ -11,7 +11,7 @@ from benchmarks.rasterizer.scenes import Array, Scene, head, intrinsics, looking
 from comparison import assert_same_picture
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scenes import RULE_SETS, cloud, truth, unit_quats
+from scenes import RULE_SETS, cloud, spherical_harmonics, truth, unit_quats
 
 import talksplat
 from talksplat.errors import InputError
@@ -176,6 +176,16 @@ def test_nothing_hides_a_background_but_alpha(scene: Scene, rules: tuple[str, st
     over_flat, _ = draw_scene(replace(scene, options={"backgrounds": flat}), rules)
     expected = colors + (1 - alphas) * flat[:, None, None]
     np.testing.assert_allclose(over_flat, expected, rtol=0, atol=1e-6)
+
+
+def test_spherical_harmonics_are_seen_from_the_camera_of_a_scaled_viewmat() -> None:
+    """Its position is by the inverse of the viewmat; the transpose is that only of a rotation."""
+    scene = spherical_harmonics(3)
+    viewmats = scene.viewmats.copy()
+    viewmats[:, :3] *= 1.7
+    scene = replace(scene, viewmats=viewmats)
+    for rules in RULE_SETS:
+        assert_same_picture(draw_scene(scene, rules), truth(scene, *rules), " ".join(rules))
 
 
 def test_threads_change_no_bit_of_a_head() -> None:
