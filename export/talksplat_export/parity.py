@@ -27,11 +27,10 @@ def measure(bundle: Bundle, reference: Reference, pcm: FloatArray) -> Parity:
         pcm: the clip, 16 kHz mono in -1..1.
     """
     backend = OnnxRuntimeCpu(threads=2)
-    constants = {"motion": bundle.tensors("baked.safetensors")}
     graphs = {}
     for name, probes in reference.probes.items():
         spec = bundle.manifest.graphs[name]
-        engine = backend.load(bundle.graph_file(name), spec, constants.get(name))
+        engine = backend.load(bundle.graph_file(name), spec, bundle.constants(name))
         graphs[name] = _outputs(engine, probes)
     frames = list(_frames(bundle, pcm))
     psnr = min(psnr_db(a, b) for a, b in zip(frames, reference.frames, strict=True))

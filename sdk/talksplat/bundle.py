@@ -96,6 +96,20 @@ class Bundle:
                 )
         return tensors
 
+    def constants(self, graph: str) -> dict[str, NDArray[Any]]:
+        """The inputs of a graph that never change for this avatar; may be none.
+
+        They are in ``baked_<graph>.safetensors``; those of D3-Talker's ``motion`` in
+        ``baked.safetensors``.
+
+        Raises:
+            BundleError: as :meth:`tensors`.
+        """
+        file = f"baked_{graph}.safetensors"
+        if (self.manifest.family, graph) == ("d3talker", "motion"):
+            file = "baked.safetensors"
+        return self.tensors(file) if file in self.manifest.files else {}
+
 
 class BundleWriter:
     """Builds a bundle beside its destination and moves it there only when it is complete.

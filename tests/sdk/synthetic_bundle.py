@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from talksplat.bundle import Bundle, BundleWriter
 from talksplat.manifest import (
+    AudioBlocks,
     AudioContract,
     Baked,
     Camera,
@@ -26,6 +27,7 @@ from talksplat.manifest import (
     RasterizerContract,
     Tolerances,
     VideoContract,
+    WindowContract,
 )
 
 WIDTH, HEIGHT = 64, 48
@@ -52,13 +54,16 @@ def synthetic_manifest() -> Manifest:
         audio=AudioContract(
             sample_rate=16000,
             fps=25,
-            block_frames=BLOCK_FRAMES,
-            left_samples=LEFT_SAMPLES,
-            right_samples=RIGHT_SAMPLES,
+            features="noise",
             feature_rate=50,
             feature_size=FEATURES,
-            left_tokens=LEFT_TOKENS,
-            right_tokens=RIGHT_TOKENS,
+            blocks=AudioBlocks(
+                block_frames=BLOCK_FRAMES,
+                left_samples=LEFT_SAMPLES,
+                right_samples=RIGHT_SAMPLES,
+                left_tokens=LEFT_TOKENS,
+                right_tokens=RIGHT_TOKENS,
+            ),
         ),
         video=VideoContract(width=WIDTH, height=HEIGHT, fps=25),
         rasterizer=RasterizerContract(
@@ -66,9 +71,7 @@ def synthetic_manifest() -> Manifest:
         ),
         camera=Camera(K=((80.0, 0.0, WIDTH / 2), (0.0, 80.0, HEIGHT / 2), (0.0, 0.0, 1.0))),
         d3talker=D3TalkerContract(
-            frames_before=4,
-            frames_after=3,
-            window_tokens=16,
+            window=WindowContract(frames_before=4, frames_after=3, tokens=16, tokens_before=8),
             motion_radius=MOTION_RADIUS,
             motion_size=MOTION,
             expression_size=EXPRESSION,

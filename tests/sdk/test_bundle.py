@@ -24,7 +24,15 @@ from synthetic_bundle import synthetic_manifest, write_synthetic_bundle
 import talksplat
 from talksplat.bundle import Bundle, BundleWriter, describe_graph
 from talksplat.errors import BundleError, InputError, OutputError, TalksplatError
-from talksplat.manifest import MANIFEST_NAME, OutputParity, Parity, format_manifest, parse_manifest
+from talksplat.manifest import (
+    MANIFEST_NAME,
+    GaussianTalkerContract,
+    OutputParity,
+    Parity,
+    SdtalkContract,
+    format_manifest,
+    parse_manifest,
+)
 
 Document = dict[str, Any]
 
@@ -64,8 +72,33 @@ def test_manifest_survives_writing_and_reading() -> None:
 
 def test_writing_a_manifest_refuses_what_reading_would() -> None:
     manifest = synthetic_manifest()
-    with pytest.raises(BundleError, match="block_frames"):
-        format_manifest(replace(manifest, audio=replace(manifest.audio, block_frames=0)))
+    with pytest.raises(BundleError, match="feature_size"):
+        format_manifest(replace(manifest, audio=replace(manifest.audio, feature_size=0)))
+
+
+def test_a_manifest_has_its_own_familys_contract_and_no_other() -> None:
+    document = json.loads(format_manifest(synthetic_manifest()))
+    document["family"] = "instag"
+    with pytest.raises(BundleError, match=r"'instag' expects the key 'talkinggaussian'"):
+        parse_manifest(json.dumps(document))
+    window = document["d3talker"]["window"]
+    document["talkinggaussian"] = {
+        "window": window,
+        "mouth_takes_upper_face": True,
+        "mouth_takes_move": True,
+        "mouth_dilation": 13,
+    }
+    with pytest.raises(BundleError, match="no other"):
+        parse_manifest(json.dumps(document))
+    document["d3talker"] = None
+    manifest = parse_manifest(json.dumps(document))
+    assert manifest.contract(GaussianTalkerContract).mouth_dilation == 13
+    with pytest.raises(BundleError, match="SdtalkContract"):
+        manifest.contract(SdtalkContract)
+    for key, value in (("mouth_dilation", 12), ("mouth_takes_move", None)):
+        wrong = {**document, "talkinggaussian": {**document["talkinggaussian"], key: value}}
+        with pytest.raises(BundleError, match=key):
+            parse_manifest(json.dumps(wrong))
 
 
 def test_open_checks_and_describes(bundle_path: Path) -> None:

@@ -56,10 +56,13 @@ class Reference:
     Attributes:
         probes: graph → what it must answer at some points of the clip.
         frames: [T,H,W,3] uint8.
+        features: what the session is given instead of hearing the clip, as its argument
+            ``features``; None where the bundle holds an audio encoder.
     """
 
     probes: Mapping[str, list[Probe]]
     frames: ByteImage
+    features: FloatArray | None = None
 
 
 class FamilyExport(ABC):

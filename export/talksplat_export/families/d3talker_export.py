@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from talksplat.manifest import (
+    AudioBlocks,
     AudioContract,
     Baked,
     D3TalkerContract,
@@ -16,6 +17,7 @@ from talksplat.manifest import (
     Provenance,
     Tolerances,
     VideoContract,
+    WindowContract,
 )
 from talksplat_export.audio_encoders.front_end import SAMPLES_PER_FRAME
 from talksplat_export.audio_encoders.log_mel import SAMPLE_RATE, SAMPLES_PER_TOKEN
@@ -131,21 +133,27 @@ class D3TalkerExport(FamilyExport):
             audio=AudioContract(
                 sample_rate=16000,
                 fps=25,
-                block_frames=self.block_frames,
-                left_samples=front_end.padding.left_samples,
-                right_samples=front_end.padding.right_samples,
+                features="log-mel",
                 feature_rate=SAMPLE_RATE // SAMPLES_PER_TOKEN,
                 feature_size=config.feature_width,
-                left_tokens=front_end.audio_to_motion.left_tokens,
-                right_tokens=front_end.audio_to_motion.right_tokens,
+                blocks=AudioBlocks(
+                    block_frames=self.block_frames,
+                    left_samples=front_end.padding.left_samples,
+                    right_samples=front_end.padding.right_samples,
+                    left_tokens=front_end.audio_to_motion.left_tokens,
+                    right_tokens=front_end.audio_to_motion.right_tokens,
+                ),
             ),
             video=VideoContract(width=width, height=height, fps=25),
             rasterizer=checkpoint.rasterizer,
             camera=checkpoint.camera,
             d3talker=D3TalkerContract(
-                frames_before=FRAMES_BEFORE,
-                frames_after=FRAMES_AFTER,
-                window_tokens=WINDOW_TOKENS,
+                window=WindowContract(
+                    frames_before=FRAMES_BEFORE,
+                    frames_after=FRAMES_AFTER,
+                    tokens=WINDOW_TOKENS,
+                    tokens_before=WINDOW_TOKENS // 2,
+                ),
                 motion_radius=config.tcn_radius,
                 motion_size=config.condition_width,
                 expression_size=len(checkpoint.expression_names),

@@ -8,7 +8,7 @@ from talksplat import schema
 from talksplat.bundle import Bundle, describe_tensor
 from talksplat.cli import arguments
 from talksplat.cli.console import file_size, print_facts, print_table
-from talksplat.manifest import Manifest, Parity, Tolerances
+from talksplat.manifest import AudioContract, Manifest, Parity, Tolerances
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,7 +48,7 @@ def execute(args: argparse.Namespace) -> None:
 
 
 def _facts(manifest: Manifest) -> dict[str, str]:
-    audio, video, rules = manifest.audio, manifest.video, manifest.rasterizer
+    video, rules = manifest.video, manifest.rasterizer
     before, after = manifest.baked.flops_before, manifest.baked.flops_after
     return {
         "name": manifest.name,
@@ -62,12 +62,25 @@ def _facts(manifest: Manifest) -> dict[str, str]:
         ),
         "precision": manifest.precision,
         "video": f"{video.width}x{video.height}, {video.fps} fps",
-        "audio": f"{audio.sample_rate} Hz, blocks of {audio.block_frames} frames with "
-        f"{audio.left_samples} samples before and {audio.right_samples} after",
+        "audio": _audio(manifest.audio),
         "rasterizer": f"{rules.dialect}, {rules.rasterize_mode}, SH degree {rules.sh_degree}",
         "baked": f"{file_size(manifest.baked.bytes)}; per frame {before / 1e6:.1f} to "
         f"{after / 1e6:.1f} million operations",
     }
+
+
+def _audio(audio: AudioContract) -> str:
+    features = f"{audio.features}, {audio.feature_size} numbers {audio.feature_rate} times a second"
+    blocks = audio.blocks
+    if blocks is None:
+        return f"{features}; no audio encoder inside: sessions need features"
+    encoder = (
+        f"{features}; {audio.sample_rate} Hz in blocks of {blocks.block_frames} frames with "
+        f"{blocks.left_samples} samples before and {blocks.right_samples} after"
+    )
+    if blocks.difference is None:
+        return encoder
+    return f"{encoder}, {blocks.difference:.1e} deviations from the whole clip at most"
 
 
 def print_parity(parity: Parity, tolerances: Tolerances) -> None:

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from talksplat.backends import Backend, Engine
 from talksplat.bundle import Bundle
 from talksplat.errors import BundleError, InputError
-from talksplat.families.d3talker_contract import GRAPHS, check_graphs
+from talksplat.families.d3talker_contract import GRAPHS, audio_blocks, check_graphs
 from talksplat.images import to_uint8
-from talksplat.manifest import Manifest
+from talksplat.manifest import D3TalkerContract, Manifest
 from talksplat.pncc import PnccRenderer
 from talksplat.rasterization import Workspace, allocate_images, rasterize
 from talksplat.ring import Ring
@@ -48,19 +48,18 @@ class D3Talker:
         self.manifest = manifest
         self.threads = threads
         self.audio = manifest.audio
-        self.contract = manifest.d3talker
-        self.frame_samples = self.audio.sample_rate // self.audio.fps
-        self.frame_tokens = self.audio.feature_rate // self.audio.fps
+        self.contract = manifest.contract(D3TalkerContract)
+        self.blocks = audio_blocks(manifest)
+        self.frame_samples = self.audio.frame_samples
+        self.frame_tokens = self.audio.frame_tokens
         tensors = TensorReader(bundle)
         self.face = Appearance(tensors, "face", manifest.rasterizer.sh_degree)
         self.mouth = Appearance(tensors, "mouth", manifest.rasterizer.sh_degree)
         counts = {"face": len(self.face.opacities), "mouth": len(self.mouth.opacities)}
-        constants = {"motion": bundle.tensors("baked.safetensors")}
+        constants = {name: bundle.constants(name) for name in GRAPHS}
         check_graphs(manifest, counts, constants["motion"])
         self.engines: dict[str, Engine] = {
-            name: backend.load(
-                bundle.graph_file(name), manifest.graphs[name], constants.get(name, {})
-            )
+            name: backend.load(bundle.graph_file(name), manifest.graphs[name], constants[name])
             for name in GRAPHS
         }
         self.pncc = _pncc_renderer(tensors, manifest)
@@ -71,20 +70,21 @@ class D3Talker:
         self.background: ByteImage = tensors.get("background.safetensors", "image", size, np.uint8)
         self.look_ahead_samples = max(
             self.samples_needed(frame) - (frame + 1) * self.frame_samples
-            for frame in range(self.audio.block_frames)
+            for frame in range(self.blocks.block_frames)
         )
 
     def last_block(self, frame: int) -> int:
         """The block whose features and expressions complete the windows of ``frame``."""
-        last_token = (frame + self.contract.frames_after) * self.frame_tokens
-        last_token += self.contract.window_tokens // 2 - 1
+        window = self.contract.window
+        last_token = (frame + window.frames_after) * self.frame_tokens
+        last_token += window.tokens - window.tokens_before - 1
         last_frame = max(last_token // self.frame_tokens, frame + self.contract.motion_radius)
-        return last_frame // self.audio.block_frames
+        return last_frame // self.blocks.block_frames
 
     def samples_needed(self, frame: int) -> int:
         """Samples of an utterance that must be there before ``frame`` can be rendered."""
-        frames = (self.last_block(frame) + 1) * self.audio.block_frames
-        return frames * self.frame_samples + self.audio.right_samples
+        frames = (self.last_block(frame) + 1) * self.blocks.block_frames
+        return frames * self.frame_samples + self.blocks.right_samples
 
     def stream(self, background: ByteImage | None) -> D3TalkerStream:
         """See :meth:`talksplat.families.base.Family.stream`.
@@ -154,9 +154,9 @@ class D3TalkerStream:
 
     def oldest_sample(self) -> int:
         """See :meth:`talksplat.families.base.Stream.oldest_sample`."""
-        audio = self._family.audio
-        first_frame = self._next_block * audio.block_frames
-        return first_frame * self._family.frame_samples - audio.left_samples
+        blocks = self._family.blocks
+        first_frame = self._next_block * blocks.block_frames
+        return first_frame * self._family.frame_samples - blocks.left_samples
 
     def render(
         self,
@@ -202,24 +202,24 @@ class D3TalkerStream:
 
     def _encode_blocks(self, frame: int, frames: int | None, timings: Timings) -> None:
         """Run the audio graphs on every block that the windows of ``frame`` reach."""
-        audio = self._family.audio
+        blocks = self._family.blocks
         needed = self._family.last_block(frame)
         if frames is not None:
-            needed = min(needed, (frames - 1) // audio.block_frames)
+            needed = min(needed, (frames - 1) // blocks.block_frames)
         while self._next_block <= needed:
-            first = self._next_block * audio.block_frames
-            last = first + audio.block_frames
+            first = self._next_block * blocks.block_frames
+            last = first + blocks.block_frames
             pcm = self._pcm.zero_padded(
-                first * self._family.frame_samples - audio.left_samples,
-                last * self._family.frame_samples + audio.right_samples,
+                first * self._family.frame_samples - blocks.left_samples,
+                last * self._family.frame_samples + blocks.right_samples,
             )
             with timings.stage("audio_encoder"):
                 features = self._runners["audio_encoder"].run({"pcm": pcm[None]})["features"]
             with timings.stage("audio_to_motion"):
                 expressions = self._runners["audio_to_motion"].run({"features": features})
             # A clip's last block is filled up with silence: what lies beyond the clip is dropped.
-            count = audio.block_frames if frames is None else min(last, frames) - first
-            tokens = audio.left_tokens + np.arange(count * self._family.frame_tokens)
+            count = blocks.block_frames if frames is None else min(last, frames) - first
+            tokens = blocks.left_tokens + np.arange(count * self._family.frame_tokens)
             self._features.append(features[0, tokens])
             self._expressions.append(expressions["expression"][0, :count])
             self._next_block += 1
@@ -242,11 +242,12 @@ class D3TalkerStream:
 
     def _audio_window(self, frame: int) -> FloatArray:
         """[1, 8, D, 16]: frames i-4 … i+3, each the 16 tokens around it, zeros beyond the ends."""
-        contract, step = self._family.contract, self._family.frame_tokens
-        half = contract.window_tokens // 2
+        contract, step = self._family.contract.window, self._family.frame_tokens
         first, last = frame - contract.frames_before, frame + contract.frames_after
-        tokens = self._features.zero_padded(first * step - half, last * step + half)
-        window = sliding_window_view(tokens, contract.window_tokens, axis=0)[::step].copy()
+        start = first * step - contract.tokens_before
+        stop = last * step - contract.tokens_before + contract.tokens
+        tokens = self._features.zero_padded(start, stop)
+        window = sliding_window_view(tokens, contract.tokens, axis=0)[::step].copy()
         positions = np.arange(first, last + 1)
         window[(positions < 0) | (positions * step >= self._features.end)] = 0
         return window[None]
@@ -290,14 +291,15 @@ class D3TalkerStream:
     def _forget(self, frame: int) -> None:
         """Drop what no window of a later frame reaches."""
         contract, step = self._family.contract, self._family.frame_tokens
-        first = frame + 1 - contract.frames_before
-        self._features.forget(first * step - contract.window_tokens // 2)
+        first = frame + 1 - contract.window.frames_before
+        self._features.forget(first * step - contract.window.tokens_before)
         self._expressions.forget(self._motions.end)
         self._motions.forget(frame + 1 - contract.motion_radius)
 
 
 def _pncc_renderer(tensors: TensorReader, manifest: Manifest) -> PnccRenderer:
-    file, count = "pncc.safetensors", manifest.d3talker.expression_size
+    contract = manifest.contract(D3TalkerContract)
+    file, count = "pncc.safetensors", contract.expression_size
     template = tensors.get(file, "template", (-1, 3))
     vertices = len(template)
     faces = tensors.get(file, "faces", (-1, 3), np.int32)
@@ -307,7 +309,7 @@ def _pncc_renderer(tensors: TensorReader, manifest: Manifest) -> PnccRenderer:
             tensors.get(file, "basis", (count, vertices, 3)),
             faces,
             tensors.get(file, "colors", (vertices, 3)),
-            manifest.d3talker.pncc,
+            contract.pncc,
         )
     except InputError as error:
         raise BundleError(f"The mesh in {file} cannot be drawn: {error}") from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from talksplat.errors import BundleError
-from talksplat.manifest import Manifest, TensorSpec
+from talksplat.manifest import AudioBlocks, D3TalkerContract, Manifest, TensorSpec
 from talksplat.tracks import UPPER_FACE_SIZE
 
 Shape = tuple[int, ...]
@@ -15,6 +15,20 @@ GRAPHS = ("audio_encoder", "audio_to_motion", "motion_encoder", "motion", "refin
 
 OPTIONAL_INPUTS = ("upper_face",)
 """Inputs that an avatar may have been trained without."""
+
+
+def audio_blocks(manifest: Manifest) -> AudioBlocks:
+    """How the audio graphs run.
+
+    Raises:
+        BundleError: the manifest does not say.
+    """
+    if manifest.audio.blocks is None:
+        raise BundleError(
+            "A D3-Talker bundle expects audio.blocks, found null: its audio graphs cannot be left "
+            "out. Export the avatar again."
+        )
+    return manifest.audio.blocks
 
 
 def check_graphs(manifest: Manifest, gaussians: Mapping[str, int], baked: Collection[str]) -> None:
@@ -28,13 +42,6 @@ def check_graphs(manifest: Manifest, gaussians: Mapping[str, int], baked: Collec
     Raises:
         BundleError: naming the graph and the tensor, or the number that does not fit.
     """
-    audio, contract = manifest.audio, manifest.d3talker
-    if audio.feature_rate % audio.fps or contract.window_tokens % 2:
-        raise BundleError(
-            "A D3-Talker bundle expects a whole number of tokens per frame and an even window, "
-            f"found {audio.feature_rate} tokens and {audio.fps} frames per second and a window of "
-            f"{contract.window_tokens} tokens. Export the avatar again."
-        )
     inputs, outputs = _inputs(manifest), _outputs(manifest, gaussians)
     for name in GRAPHS:
         if name not in manifest.graphs:
@@ -55,16 +62,17 @@ def check_graphs(manifest: Manifest, gaussians: Mapping[str, int], baked: Collec
 
 
 def _inputs(manifest: Manifest) -> dict[str, dict[str, Shape]]:
-    audio, contract, video = manifest.audio, manifest.d3talker, manifest.video
-    window = contract.frames_before + 1 + contract.frames_after
-    samples = audio.block_frames * audio.sample_rate // audio.fps
+    audio, video, blocks = manifest.audio, manifest.video, audio_blocks(manifest)
+    contract = manifest.contract(D3TalkerContract)
+    window = contract.window
+    samples = blocks.block_frames * audio.frame_samples
     return {
-        "audio_encoder": {"pcm": (1, audio.left_samples + samples + audio.right_samples)},
+        "audio_encoder": {"pcm": (1, blocks.left_samples + samples + blocks.right_samples)},
         "audio_to_motion": {"features": (1, _tokens(manifest), audio.feature_size)},
         "motion_encoder": {"pncc_difference": (1, 3, contract.pncc.height, contract.pncc.width)},
         "motion": {
             "facial_motion": (1, 2 * contract.motion_radius + 1, contract.motion_size),
-            "audio_window": (1, window, audio.feature_size, contract.window_tokens),
+            "audio_window": (1, window.frames, audio.feature_size, window.tokens),
             "upper_face": (1, UPPER_FACE_SIZE),
         },
         "refiner": {"coarse": (1, 3, video.height, video.width)},
@@ -72,10 +80,11 @@ def _inputs(manifest: Manifest) -> dict[str, dict[str, Shape]]:
 
 
 def _outputs(manifest: Manifest, gaussians: Mapping[str, int]) -> dict[str, dict[str, Shape]]:
-    audio, contract, video = manifest.audio, manifest.d3talker, manifest.video
+    audio, video, blocks = manifest.audio, manifest.video, audio_blocks(manifest)
+    contract = manifest.contract(D3TalkerContract)
     return {
         "audio_encoder": {"features": (1, _tokens(manifest), audio.feature_size)},
-        "audio_to_motion": {"expression": (1, audio.block_frames, contract.expression_size)},
+        "audio_to_motion": {"expression": (1, blocks.block_frames, contract.expression_size)},
         "motion_encoder": {"facial_motion": (1, contract.motion_size)},
         "motion": {
             f"{region}_{name}": (count, width)
@@ -87,9 +96,9 @@ def _outputs(manifest: Manifest, gaussians: Mapping[str, int]) -> dict[str, dict
 
 
 def _tokens(manifest: Manifest) -> int:
-    audio = manifest.audio
-    own = audio.block_frames * audio.feature_rate // audio.fps
-    return audio.left_tokens + own + audio.right_tokens
+    blocks = audio_blocks(manifest)
+    own = blocks.block_frames * manifest.audio.frame_tokens
+    return blocks.left_tokens + own + blocks.right_tokens
 
 
 def _check_tensor(place: str, name: str, shape: Shape, found: Mapping[str, TensorSpec]) -> None:

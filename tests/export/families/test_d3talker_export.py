@@ -16,6 +16,7 @@ from tests.export.families.test_d3talker import HEAD, in_float64
 from torch import nn
 
 from talksplat.bundle import Bundle
+from talksplat.manifest import AudioBlocks
 from talksplat_export.checkpoints.avatar_checkpoint import AvatarCheckpoint
 from talksplat_export.families.d3talker import Conditions, deform
 from talksplat_export.families.d3talker_export import D3TalkerExport
@@ -28,6 +29,11 @@ def _run(bundle: Bundle, graph: str, inputs: Arrays) -> Arrays:
     session = onnxruntime.InferenceSession(bundle.graph_file(graph))
     names = [output.name for output in session.get_outputs()]
     return dict(zip(names, session.run(names, inputs), strict=True))
+
+
+def blocks_of(bundle: Bundle) -> AudioBlocks:
+    assert bundle.manifest.audio.blocks is not None
+    return bundle.manifest.audio.blocks
 
 
 def _random(bundle: Bundle, graph: str, tensor: str, seed: int) -> NDArray[np.float32]:
@@ -51,21 +57,21 @@ def test_audio_graphs(bundle: Bundle, checkpoint: AvatarCheckpoint, seed: int) -
     expression = _run(bundle, "audio_to_motion", {"features": features})["expression"]
     expected = _in_float64(front_end.audio_to_motion, features)
     np.testing.assert_allclose(expression, expected, rtol=0, atol=1e-5)
-    assert expression.shape == (1, bundle.manifest.audio.block_frames, 4)
+    assert expression.shape == (1, blocks_of(bundle).block_frames, 4)
 
 
 def test_blocks_are_cut_as_the_manifest_says(bundle: Bundle, checkpoint: AvatarCheckpoint) -> None:
     """Blocks read with the manifest's margins join to what the whole clip gives."""
-    audio = bundle.manifest.audio
-    frames = 3 * audio.block_frames
+    blocks = blocks_of(bundle)
+    frames = 3 * blocks.block_frames
     pcm = probe_speech(640 * frames)
     features, expression = checkpoint.front_end.whole_clip(pcm)
-    padded = np.pad(pcm.numpy(), (audio.left_samples, audio.right_samples))
-    for first in range(0, frames, audio.block_frames):
-        samples = 640 * audio.block_frames + audio.left_samples + audio.right_samples
+    padded = np.pad(pcm.numpy(), (blocks.left_samples, blocks.right_samples))
+    for first in range(0, frames, blocks.block_frames):
+        samples = 640 * blocks.block_frames + blocks.left_samples + blocks.right_samples
         block = padded[None, 640 * first : 640 * first + samples]
         found = _run(bundle, "audio_encoder", {"pcm": block})["features"]
-        own = found[0, audio.left_tokens : -audio.right_tokens]
+        own = found[0, blocks.left_tokens : -blocks.right_tokens]
         np.testing.assert_allclose(own, features[2 * first :][: len(own)], rtol=0, atol=1e-5)
         found = _run(bundle, "audio_to_motion", {"features": found})["expression"][0]
         np.testing.assert_allclose(found, expression[first:][: len(found)], rtol=0, atol=1e-5)
