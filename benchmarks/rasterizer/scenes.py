@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from talksplat_export.morton import morton_order
+
 Array = npt.NDArray[np.float32]
 
 HEAD_SEMI_AXES = (0.075, 0.1, 0.085)
@@ -115,13 +117,7 @@ def head(
 
 def in_morton_order(scene: Scene) -> Scene:
     """The same Gaussians along a space-filling curve, so that neighbours in space are in memory."""
-    low, high = scene.means.min(axis=0), scene.means.max(axis=0)
-    cells = ((scene.means - low) / np.maximum(high - low, 1e-9) * 1023).astype(np.int64)
-    codes = np.zeros(len(cells), dtype=np.int64)
-    for bit in range(10):
-        for axis in range(3):
-            codes |= (cells[:, axis] >> bit & 1) << (3 * bit + axis)
-    order = np.argsort(codes, kind="stable")
+    order = morton_order(scene.means)
     return replace(
         scene,
         means=scene.means[order],

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from talksplat_export.morton import morton_order
+
 SH_DC = 0.28209479177387814
 """The constant spherical-harmonics basis function: rgb = 0.5 + SH_DC · dc."""
 
@@ -76,6 +78,13 @@ class GaussianSet(nn.Module):
         zeros = torch.zeros(count, 3)
         quats = torch.tensor([1.0, 0, 0, 0]).repeat(count, 1)
         return cls(zeros, zeros + 1e-3, quats, zeros + 0.5, sh_degree=sh_degree)
+
+    def in_morton_order(self) -> GaussianSet:
+        """The same Gaussians in the order of :func:`morton_order`."""
+        order = torch.from_numpy(morton_order(self.means.detach().numpy()))
+        ordered = GaussianSet.empty(len(self), self.sh_degree)
+        ordered.load_state_dict({name: rows[order] for name, rows in self.state_dict().items()})
+        return ordered.requires_grad_(self.means.requires_grad)
 
     def __len__(self) -> int:
         return self.means.shape[0]

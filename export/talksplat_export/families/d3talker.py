@@ -267,9 +267,16 @@ class Identity(nn.Module):
 
     def __init__(self, config: D3TalkerConfig, face: GaussianSet, mouth: GaussianSet) -> None:
         super().__init__()
+        self.config = config
         self.face = face
         self.mouth = mouth
         self.individual = individual_fields(config)
+
+    def in_morton_order(self) -> Identity:
+        """The same person with the Gaussians in the order that is quickest to draw."""
+        ordered = Identity(self.config, self.face.in_morton_order(), self.mouth.in_morton_order())
+        ordered.individual.load_state_dict(self.individual.state_dict())
+        return ordered.requires_grad_(self.face.means.requires_grad)
 
 
 @dataclass(frozen=True)

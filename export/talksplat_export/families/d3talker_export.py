@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -51,6 +52,7 @@ class D3TalkerExport(FamilyExport):
     block_frames = 1
 
     def __init__(self, checkpoint: AvatarCheckpoint) -> None:
+        checkpoint = replace(checkpoint, identity=checkpoint.identity.in_morton_order())
         self.checkpoint = checkpoint
         self.baked = bake(checkpoint.model, checkpoint.identity)
 

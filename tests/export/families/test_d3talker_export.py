@@ -90,7 +90,8 @@ def test_motion(bundle: Bundle, checkpoint: AvatarCheckpoint, seed: int) -> None
     names = ("facial_motion", "audio_window", "upper_face")
     inputs: Arrays = {name: _random(bundle, "motion", name, seed) for name in names}
     found = _run(bundle, "motion", {**inputs, **bundle.tensors("baked.safetensors")})
-    model, identity, locations = in_float64(checkpoint)
+    ordered = replace(checkpoint, identity=checkpoint.identity.in_morton_order())
+    model, identity, locations = in_float64(ordered)
     motion, audio, upper_face = (torch.from_numpy(inputs[name]).double() for name in names)
     conditions = Conditions(model.temporal(motion), model.audio_branch(audio), upper_face)
     face, mouth = deform(identity, model.deformations(identity, locations, conditions))
