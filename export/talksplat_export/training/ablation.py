@@ -5,14 +5,15 @@
         --front-end front_end.pt -o training/ablation --markdown docs/ablation.md
 
 Every row is trained anew, on a shorter schedule and at half resolution, and scored on frames of the
-capture that were held out. Finished rows are kept, so a stopped run goes on.
+capture that were held out; several times from different seeds, for on a schedule so short chance
+weighs as much as some of the parts. Finished rows are kept, so a stopped run goes on.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from talksplat_export.families.d3talker import D3Talker, D3TalkerConfig, Identit
 from talksplat_export.training.capture import Capture, read_capture
 from talksplat_export.training.clip import Clip
 from talksplat_export.training.evaluate import fit_reader, inner_lip_opening, mouth_centres
+from talksplat_export.training.refining import train_refiner
 from talksplat_export.training.rendering import composite, truncate_to_uint8
 from talksplat_export.training.scores import LipReader, correlation, psnr, ssim
 from talksplat_export.training.stages import Studio
@@ -56,6 +58,9 @@ class Variant:
     refined: bool = True
 
 
+CONTRAST_WEIGHT = 0.02
+"""λ of L_SC in the rows that have it."""
+
 VARIANTS = (
     Variant("full"),
     Variant("without refiner", refined=False),
@@ -68,11 +73,12 @@ VARIANTS = (
 
 @dataclass(frozen=True)
 class Row:
-    """Scores of a variant on held-out frames."""
+    """Scores of a variant on held-out frames; ``error`` is the mean absolute one, of 255."""
 
     variant: str
     psnr_db: float
     mouth_psnr_db: float
+    error: float
     ssim: float
     lip_correlation: float
 
@@ -122,6 +128,7 @@ def score(variant: Variant, frames: NDArray[np.uint8], capture: Capture, reader:
         variant.name,
         float(psnr(frames, targets).mean()),
         float(psnr(frames[box], targets[box]).mean()),
+        float(np.abs(frames.astype(np.int16) - targets).mean()),
         float(ssim(frames, targets).mean()),
         correlation(opening, inner_lip_opening(capture.landmarks)),
     )
@@ -151,62 +158,87 @@ class Ablation:
     gaussians: tuple[int, int]
     directory: Path
 
-    def row(self, variant: Variant) -> Row:
-        """Train and score one variant, or read it back."""
-        kept = self.directory / f"{variant.name.replace(' ', '_')}.json"
+    def row(self, variant: Variant, seed: int) -> Row:
+        """Train and score one variant from one seed, or read it back."""
+        directory = self.directory / f"seed_{seed}"
+        directory.mkdir(parents=True, exist_ok=True)
+        kept = directory / f"{variant.name.replace(' ', '_')}.json"
         if kept.exists():
             return Row(**json.loads(kept.read_text()))
-        model, identity = self._train(variant)
+        model, identity = self._train(variant, seed, directory)
         frames = render(model, identity, self.studio.clip(self.held_out), variant)
         row = score(variant, frames, self.held_out, fit_reader(self.capture))
         kept.write_text(json.dumps(asdict(row), indent=1) + "\n")
         return row
 
-    def _train(self, variant: Variant) -> tuple[D3Talker, Identity]:
+    def _train(self, variant: Variant, seed: int, directory: Path) -> tuple[D3Talker, Identity]:
         # Running the refiner or not is a matter of the last step: both are one training.
         trained = replace(variant, refined=True)
         name = "_".join(
             key for key, value in asdict(trained).items() if value is True and key != "refined"
         )
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         model = D3Talker(self.config)
         schedule = Schedule(
             iterations=self.iterations,
             static_iterations=self.iterations // 8,
             refiner_start=self.iterations // 2,
+            seed=seed,
         )
         if variant.pretrained:
             people = [self._identity(clip.name) for clip in self.others]
             stage = f"pretrain_{'with' if variant.contrast else 'without'}_contrast"
-            contrast = replace(schedule, contrast_weight=0.02 if variant.contrast else 0.0)
-            Trainer(model, people, self.others, contrast).run(self.directory / stage, title=stage)
+            contrast = replace(
+                schedule, contrast_weight=CONTRAST_WEIGHT if variant.contrast else 0.0
+            )
+            Trainer(model, people, self.others, contrast).run(directory / stage, title=stage)
         identity = self._identity(self.capture.identity)
         schedule = replace(schedule, general=variant.general, individual=variant.individual)
         clips = [self.studio.clip(self.capture)]
         Trainer(model, [identity], clips, schedule, shared_rate=0.5).run(
-            self.directory / name, title=variant.name
+            directory / name, title=variant.name
         )
+        if variant.general and variant.individual:  # the last step of adaptation, as for ada
+            train_refiner(
+                model,
+                identity,
+                clips[0],
+                self.iterations,
+                schedule.detail_weight,
+                directory / name / "refiner.pt",
+                seed=seed,
+            )
         return model, identity
 
     def _identity(self, name: str) -> Identity:
         return self.studio.identity(name, self.config, *self.gaussians)
 
 
-def markdown(rows: Sequence[Row]) -> str:
-    """The table, best first line being the full model."""
+def markdown(rows: Mapping[str, Sequence[Row]]) -> str:
+    """The table: mean and standard deviation over seeds, the full model first."""
+    scores = {
+        "psnr_db": ("PSNR dB", 2),
+        "mouth_psnr_db": ("mouth PSNR dB", 2),
+        "error": ("mean absolute error of 255", 2),
+        "ssim": ("SSIM", 4),
+        "lip_correlation": ("lip correlation", 3),
+    }
+    seeds = len(next(iter(rows.values())))
     lines = [
         "# What each part of D3-Talker is worth",
         "",
-        "Written by `python -m talksplat_export.training.ablation`, which says how rows are made.",
+        "Written by `python -m talksplat_export.training.ablation`, which says how rows are made; "
+        f"mean ± standard deviation over {seeds} seeds.",
         "",
-        "| | PSNR dB | mouth PSNR dB | SSIM | lip correlation |",
-        "|---|---|---|---|---|",
+        "| | " + " | ".join(title for title, _ in scores.values()) + " |",
+        "|---" * (len(scores) + 1) + "|",
     ]
-    for row in rows:
-        lines.append(
-            f"| {row.variant} | {row.psnr_db:.2f} | {row.mouth_psnr_db:.2f} | {row.ssim:.4f} "
-            f"| {row.lip_correlation:.3f} |"
-        )
+    for name, found in rows.items():
+        cells = [name]
+        for score_name, (_, digits) in scores.items():
+            values = np.array([getattr(row, score_name) for row in found])
+            cells.append(f"{values.mean():.{digits}f} ± {values.std():.{digits}f}")
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -219,6 +251,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--markdown", type=Path)
     parser.add_argument("--iterations", type=int, default=800)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
@@ -236,7 +269,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         (8000, 2000),
         options.output,
     )
-    table = markdown([ablation.row(variant) for variant in VARIANTS])
+    rows = {
+        variant.name: [ablation.row(variant, seed) for seed in options.seeds]
+        for variant in VARIANTS
+    }
+    table = markdown(rows)
     print(table)
     if options.markdown:
         options.markdown.write_text(table)
