@@ -3,13 +3,19 @@
 A torch file is a pickle, and a pickle may name any function to be called while it is read.
 ``weights_only`` restricts that to the few that build tensors; everything else is refused here with
 the name of what the file asked for.
+
+Optimisers leave NumPy floats behind (a learning rate that a NumPy function made). Those become
+plain floats here: the names that NumPy pickles them under lead to :class:`_FloatType` and
+:func:`_float_scalar`, so that nothing of NumPy itself is called.
 """
 
 from __future__ import annotations
 
 import pickle
 import re
+import struct
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +26,33 @@ from talksplat.errors import CheckpointError
 
 _FORBIDDEN_GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
 _PICKLE_START = b"\x80"
+
+
+class _FloatType:
+    """Stands for ``numpy.dtype`` of a float64 or float32 scalar."""
+
+    def __init__(self, code: str, *_: object) -> None:
+        if code not in ("f8", "f4"):
+            raise pickle.UnpicklingError(f"a NumPy scalar of type {code!r}")
+        self.format = {"f8": "d", "f4": "f"}[code]
+        self.byte_order = "<"
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.byte_order = ">" if state[1] == ">" else "<"
+
+
+def _float_scalar(kind: _FloatType, data: bytes) -> float:
+    """Stands for ``numpy.core.multiarray.scalar``."""
+    value: float = struct.unpack(kind.byte_order + kind.format, data)[0]
+    return value
+
+
+_NUMPY_FLOATS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
+    (_float_scalar, "numpy.core.multiarray.scalar"),
+    (_float_scalar, "numpy._core.multiarray.scalar"),
+    (_FloatType, "numpy.dtype"),
+]
+"""What NumPy 1 and NumPy 2 pickle a float scalar as, and what is built instead."""
 
 
 def read_torch_file(path: Path) -> Any:
@@ -33,7 +66,8 @@ def read_torch_file(path: Path) -> Any:
         raise CheckpointError(f"Expected a checkpoint file at {path}, found {found}.")
     try:
         _check_archive(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_NUMPY_FLOATS):
+            content = torch.load(path, map_location="cpu", weights_only=True)
         _check_tensors(content, path, "")
     except CheckpointError:
         raise

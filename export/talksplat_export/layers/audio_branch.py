@@ -11,14 +11,23 @@ import torch
 from torch import Tensor, nn
 
 _SLOPE = 0.02
+AUDIO_VISUAL_WIDTH = 512
 
 
 class AudioNet(nn.Module):
-    """[B, D, 16] feature tokens to [B, out_width]: four strided convolutions, two linear layers."""
+    """[B, D, W] feature tokens to [B, out_width]: four strided convolutions, two linear layers.
 
-    def __init__(self, feature_width: int, out_width: int = 32) -> None:
+    Args:
+        feature_width: D.
+        out_width: width of the result.
+        hidden_width: channels of the first two convolutions.
+
+    W is at most 16, for the convolutions halve it four times down to one.
+    """
+
+    def __init__(self, feature_width: int, out_width: int = 32, hidden_width: int = 32) -> None:
         super().__init__()
-        channels = (feature_width, 32, 32, 64, 64)
+        channels = (feature_width, hidden_width, hidden_width, 64, 64)
         self.encoder_conv = nn.Sequential(
             *(
                 layer
@@ -35,6 +44,24 @@ class AudioNet(nn.Module):
         return out
 
 
+class AudioVisualNet(nn.Module):
+    """[B, 512, 1] features of SyncTalk's audio-visual encoder to [B, out_width] (InsTaG)."""
+
+    def __init__(self, out_width: int = 32) -> None:
+        super().__init__()
+        self.encoder_fc1 = nn.Sequential(
+            nn.Linear(AUDIO_VISUAL_WIDTH, 256),
+            nn.LeakyReLU(_SLOPE),
+            nn.Linear(256, 128),
+            nn.LeakyReLU(_SLOPE),
+            nn.Linear(128, out_width),
+        )
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        out: Tensor = self.encoder_fc1(tokens.squeeze(-1))
+        return out
+
+
 class AudioAttention(nn.Module):
     """Softmax-weighted sum over the frames of a window: [T, W] to [1, W]."""
 
@@ -48,12 +75,25 @@ class AudioAttention(nn.Module):
                 for layer in (nn.Conv1d(n_in, n_out, 3, padding=1), nn.LeakyReLU(_SLOPE))
             )
         )
-        self.attentionNet = nn.Linear(frames, frames)
+        self.attentionNet: nn.Module = nn.Linear(frames, frames)
 
     def forward(self, frames: Tensor) -> Tensor:
-        scores = self.attentionConvNet(frames.T[None]).view(1, -1)
-        weights = torch.softmax(self.attentionNet(scores), dim=1)
-        return weights @ frames
+        return torch.softmax(self.attentionNet(self.scores(frames)), dim=1) @ frames
+
+    def scores(self, frames: Tensor) -> Tensor:
+        """One number per frame, [1, T]."""
+        return self.attentionConvNet(frames.T[None]).view(1, -1)
+
+
+class PublishedAudioAttention(AudioAttention):
+    """The same with the state keys of ER-NeRF, TalkingGaussian and InsTaG checkpoints."""
+
+    def __init__(self, width: int = 32, frames: int = 8) -> None:
+        super().__init__(width, frames)
+        self.attentionNet = nn.Sequential(nn.Linear(frames, frames), nn.Softmax(dim=1))
+
+    def forward(self, frames: Tensor) -> Tensor:
+        return self.attentionNet(self.scores(frames)) @ frames
 
 
 class AudioBranch(nn.Module):

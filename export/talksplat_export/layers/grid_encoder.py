@@ -42,7 +42,8 @@ class GridLocation:
     faster than gathering and scattering.
 
     Attributes:
-        matrix: CSR float32 [N*L, rows], four bilinear weights per row; zero outside the bound.
+        matrix: CSR [N*L, rows] of the table's dtype, four bilinear weights per row; zero outside
+            the bound.
         transposed: the same matrix transposed, CSR.
     """
 
@@ -127,7 +128,7 @@ class PlaneGrid(nn.Module):
                     weight = weight * (along if corner[axis] else 1 - along)
                 weights.append(weight)
             all_rows.append(torch.stack(rows, dim=1))
-            all_weights.append(torch.stack(weights, dim=1) * inside)
+            all_weights.append((torch.stack(weights, dim=1) * inside).to(self.embeddings.dtype))
         return GridLocation.from_corners(
             torch.stack(all_rows, dim=1).reshape(-1, 4),
             torch.stack(all_weights, dim=1).reshape(-1, 4),
