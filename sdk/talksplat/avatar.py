@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from talksplat import backends, families
+from talksplat.backdrop import Backdrop, open_backdrop
 from talksplat.bundle import Bundle
 from talksplat.errors import InputError
-from talksplat.families.base import Family
+from talksplat.families.base import Family, Noise
 from talksplat.manifest import Manifest
 from talksplat.session import Session
-from talksplat.tracks import Track, check_upper_face, check_viewmats, read_pose
-from talksplat.video import read_image, resize
+from talksplat.speech_features import check_features, read_features
+from talksplat.tracks import (
+    Track,
+    check_upper_face,
+    check_viewmats,
+    read_pose,
+    read_upper_face,
+)
 
 ByteImage = NDArray[np.uint8]
+FloatArray = NDArray[np.float32]
 LOOK_AHEADS = ("default",)
 
 
@@ -51,58 +61,87 @@ class Avatar:
         fps: int = 25,
         look_ahead: str = "default",
         *,
+        features: str | os.PathLike[str] | ArrayLike | None = None,
         pose: str | os.PathLike[str] | ArrayLike | None = None,
-        upper_face: ArrayLike | None = None,
+        upper_face: str | os.PathLike[str] | ArrayLike | None = None,
         background: str | os.PathLike[str] | ByteImage | None = None,
+        noise: int | Mapping[str, ArrayLike] | None = None,
     ) -> Session:
         """Begin to speak. Graphs are warmed up here, so that the first frame is not late.
+
+        The tracks (pose, upper face, background) play forth and back by one clock, a row per frame
+        of the model, through all utterances of the session.
 
         Args:
             fps: frames per second of the output; the model itself runs at 25.
             look_ahead: future audio that a frame may use; ``"default"`` is what the avatar was
-                trained with, the only choice of this family.
+                trained with, the only choice there is.
+            features: the speech's precomputed features instead of those of the avatar's own audio
+                encoder, needed if it has none: [T,W,D] per frame or [L,D] tokens, or an ``.npy``
+                file with either. Pushed audio then only counts time; frame i of every utterance
+                hears window i, and zeros beyond the last.
             pose: camera track: ``viewmats`` [T,4,4] world to camera (OpenCV axes), or a file that
-                :func:`talksplat.tracks.read_pose` reads; played forth and back. By default the
-                track of the bundle.
-            upper_face: blinks and brows, [T,6]: action units 1, 4, 5, 6, 7, 45 in 0..1, played
-                forth and back. By default the track of the bundle.
-            background: what is behind the avatar: [H,W,3] uint8 of the avatar's size, or a
-                picture file, which is scaled to it. By default the plate of the bundle.
+                :func:`talksplat.tracks.read_pose` reads. By default the track of the bundle.
+            upper_face: blinks and brows, [T,6] in the units the networks eat (docs/runtime.md), or
+                a file that :func:`talksplat.tracks.read_upper_face` reads: ``.npy``, or OpenFace's
+                ``.csv``. For SDTalk the eyes: two lid openings and a width of each. By default
+                the track of the bundle.
+            background: what is behind the avatar: [H,W,3] or [T,H,W,3] uint8 of the avatar's size,
+                a picture file, which is scaled to it, or a folder of pictures, of which transparent
+                ones are laid over the bundle's plate. By default that plate.
+            noise: for a refiner whose noise is an input: a seed, from which every frame draws its
+                own maps, or maps ``noise0`` … that stay the same. By default the seed 0.
 
         Raises:
-            InputError: an argument is out of range or a file cannot be read.
+            InputError: an argument is out of range, does not suit the avatar, or a file cannot be
+                read.
         """
         if look_ahead not in LOOK_AHEADS:
             raise InputError(
                 f"look_ahead must be one of {', '.join(LOOK_AHEADS)}, found {look_ahead!r}."
             )
+        scene = self._family.scene
+        if pose is not None:
+            scene = replace(scene, viewmats=_viewmats(pose))
+        if upper_face is not None:
+            scene = replace(scene, upper_face=self._upper_face(upper_face))
+        if background is not None:
+            scene = replace(scene, background=self._backdrop(background))
         return Session(
             self._family,
             fps=fps,
-            viewmats=self._viewmats(pose),
-            upper_face=self._upper_face(upper_face),
-            background=self._background(background),
+            scene=scene,
+            features=None if features is None else _features(features),
+            noise=_noise(noise),
         )
 
-    def _viewmats(self, pose: str | os.PathLike[str] | ArrayLike | None) -> Track:
-        if pose is None:
-            return self._family.viewmats
-        if isinstance(pose, str | os.PathLike):
-            return read_pose(Path(pose))
-        return Track(check_viewmats(pose))
-
-    def _upper_face(self, upper_face: ArrayLike | None) -> Track:
-        if upper_face is None:
-            return self._family.upper_face
+    def _upper_face(self, upper_face: str | os.PathLike[str] | ArrayLike) -> Track:
+        if isinstance(upper_face, str | os.PathLike):
+            return read_upper_face(Path(upper_face), self._family.openface_scale)
         return Track(check_upper_face(upper_face))
 
-    def _background(
-        self, background: str | os.PathLike[str] | ByteImage | None
-    ) -> ByteImage | None:
-        if isinstance(background, str | os.PathLike):
-            video = self.manifest.video
-            return resize(read_image(Path(background)), video.width, video.height)
-        return background
+    def _backdrop(self, background: str | os.PathLike[str] | ByteImage) -> Backdrop:
+        video, own = self.manifest.video, self._family.scene.background
+        plate = np.zeros((video.height, video.width, 3), np.uint8) if own is None else own.at(0)
+        return open_backdrop(background, video.width, video.height, plate)
+
+
+def _viewmats(pose: str | os.PathLike[str] | ArrayLike) -> Track:
+    if isinstance(pose, str | os.PathLike):
+        return read_pose(Path(pose))
+    return Track(check_viewmats(pose))
+
+
+def _features(features: str | os.PathLike[str] | ArrayLike) -> FloatArray:
+    if isinstance(features, str | os.PathLike):
+        return read_features(Path(features))
+    return check_features(features)
+
+
+def _noise(noise: int | Mapping[str, ArrayLike] | None) -> Noise | None:
+    if isinstance(noise, Mapping):
+        return {name: np.asarray(array, np.float32) for name, array in noise.items()}
+    return noise
 
 
 def load(path: str | os.PathLike[str], backend: str = "auto", threads: int | None = None) -> Avatar:

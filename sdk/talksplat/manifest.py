@@ -339,6 +339,12 @@ class Manifest:
                 f"{', '.join(map(repr, found)) or 'none'}"
             )
 
+    @property
+    def window(self) -> WindowContract:
+        """The audio window of the family's contract."""
+        window: WindowContract = getattr(self, CONTRACTS[self.family]).window
+        return window
+
     def contract(self, kind: type[Contract]) -> Contract:
         """The contract of the bundle's family.
 

@@ -13,10 +13,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from talksplat.audio import SAMPLE_RATE
 from talksplat.errors import InputError
-from talksplat.families.base import Family
+from talksplat.families.base import Family, Noise
 from talksplat.ring import Ring
+from talksplat.scene import Scene
 from talksplat.timings import Timings
-from talksplat.tracks import Track
 
 ByteImage = NDArray[np.uint8]
 FloatArray = NDArray[np.float32]
@@ -72,17 +72,15 @@ class Session:
         family: Family,
         *,
         fps: int,
-        viewmats: Track,
-        upper_face: Track,
-        background: ByteImage | None,
+        scene: Scene,
+        features: FloatArray | None = None,
+        noise: Noise | None = None,
     ) -> None:
         if not 1 <= fps <= MAX_FPS:
             raise InputError(f"fps must be from 1 to {MAX_FPS}, found {fps}.")
         self.fps = fps
-        self._family = family
-        self._viewmats = viewmats
-        self._upper_face = upper_face
-        self._stream = family.stream(background)
+        self._scene = scene
+        self._stream = family.stream(features, noise)
         self._lock = threading.RLock()
         self._closed = False
         self._frames: int | None = None  # of the model in this utterance; known after end()
@@ -93,7 +91,7 @@ class Session:
     @property
     def look_ahead_samples(self) -> int:
         """Most audio after the end of a frame's own samples that any frame waits for."""
-        return self._family.look_ahead_samples
+        return self._stream.look_ahead_samples
 
     @property
     def first_frame_samples(self) -> int:
@@ -127,7 +125,7 @@ class Session:
         """Yield the frames that are ready, each made when asked for; returns when none is.
 
         Raises:
-            InputError: the session is closed.
+            InputError: the session is closed, or a picture of the background cannot be read.
             BackendError: a graph failed.
         """
         while True:
@@ -142,7 +140,7 @@ class Session:
         """Say that the utterance is complete: its last frames need no more audio now."""
         with self._lock:
             self._check_open()
-            self._frames = -(-self._pcm.end // self._family.frame_samples)
+            self._frames = -(-self._pcm.end * MODEL_FPS // SAMPLE_RATE)
 
     def interrupt(self) -> None:
         """Drop everything pushed and not yet yielded; the next push begins a new utterance.
@@ -204,13 +202,8 @@ class Session:
         if self._shown is None or self._shown[0] != number:
             time = self._first_index + self._next
             pose = time * MODEL_FPS // self.fps
-            image, alpha = self._stream.render(
-                number,
-                self._frames,
-                self._viewmats.at(pose),
-                self._upper_face.at(pose),
-                timings,
-            )
+            moment = self._scene.at(pose)
+            image, alpha = self._stream.render(number, self._frames, moment, timings)
             self._shown = (number, image, alpha)
         _, image, alpha = self._shown
         frame = Frame(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,13 +16,28 @@ from talksplat.errors import InputError
 FloatArray = NDArray[np.float32]
 
 UPPER_FACE_SIZE = 6
-"""Action units 1, 4, 5, 6, 7 and 45."""
+"""Action units 1, 4, 5, 6, 7 and 45; or two lid openings and a width of each eye."""
+
+ACTION_UNITS = (1, 4, 5, 6, 7, 45)
+"""Columns ``AU01_r`` … ``AU45_r`` of OpenFace that make an upper face, in this order."""
+
+OPENFACE_CEILING: Final[FloatArray] = np.array([5, 5, 5, 5, 5, 2], np.float32)
+"""OpenFace's intensities end at 5; of the blink, the lineage of TalkingGaussian uses up to 2."""
 
 _MAX_POSE_BYTES = 256 * 2**20
+_MAX_LINE = 65536
+_FLOATS = (np.float16, np.float32, np.float64)
+
+
+def forth_and_back(frame: int, count: int) -> int:
+    """Which of ``count`` rows a frame shows: 0, 1, … count-1, count-2, … 1, 0, 1, …"""
+    last = count - 1
+    position = frame % (2 * last) if last else 0
+    return min(position, 2 * last - position)
 
 
 class Track:
-    """Rows [T, ...] read at any frame number: 0, 1, … T-1, T-2, … 1, 0, 1, …"""
+    """Rows [T, ...] read at any frame number, played :func:`forth_and_back`."""
 
     def __init__(self, rows: ArrayLike) -> None:
         self.rows = np.ascontiguousarray(rows, np.float32)
@@ -30,9 +46,7 @@ class Track:
 
     def at(self, frame: int) -> FloatArray:
         """The row of a frame."""
-        last = len(self.rows) - 1
-        position = frame % (2 * last) if last else 0
-        row: FloatArray = self.rows[min(position, 2 * last - position)]
+        row: FloatArray = self.rows[forth_and_back(frame, len(self.rows))]
         return row
 
 
@@ -68,14 +82,55 @@ def read_pose(path: Path) -> Track:
         ) from error
 
 
+def read_upper_face(path: Path, openface_scale: FloatArray | None) -> Track:
+    """Upper face track from a file.
+
+    ``.npy``: [T,6] in the units that the avatar's network eats. ``.csv``: OpenFace's table, of
+    which the columns ``AU01_r``, ``AU04_r``, ``AU05_r``, ``AU06_r``, ``AU07_r`` (0..5) and
+    ``AU45_r`` (0..2, cut off above) are taken, one row per frame.
+
+    Args:
+        path: the file.
+        openface_scale: [6] by which OpenFace's intensities are multiplied to become what the
+            network eats; None if it does not eat action units.
+
+    Raises:
+        InputError: not such a file, or numbers that are not finite.
+    """
+    try:
+        size = path.stat().st_size
+        if not path.is_file() or size > _MAX_POSE_BYTES:
+            raise InputError(f"expected a file of at most {_MAX_POSE_BYTES} bytes, found {size}.")
+        if path.suffix == ".npy":
+            return Track(check_upper_face(_stored_rows(path)))
+        if path.suffix != ".csv":
+            raise InputError("expected .npy or .csv.")
+        if openface_scale is None:
+            raise InputError(
+                "this avatar's eyes are driven by lid openings and widths in pixels, not by "
+                "action units; expected an .npy with them, [T,6]."
+            )
+        units = np.clip(_openface_units(path), 0, OPENFACE_CEILING) * openface_scale
+        return Track(check_upper_face(units))
+    except InputError as error:
+        raise InputError(f"Upper face file {path}: {error}") from error
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{path} is not an upper face file that can be read: {error}. Expected an .npy "
+            f"[T,{UPPER_FACE_SIZE}] or OpenFace's .csv."
+        ) from error
+
+
 def check_upper_face(upper_face: ArrayLike) -> FloatArray:
-    """Action units [T,6], checked.
+    """An upper face track [T,6], T at least 1, checked.
 
     Raises:
         InputError: another shape, or values that are not finite.
     """
-    rows = np.asarray(upper_face, np.float32)
-    if rows.ndim != 2 or rows.shape[1] != UPPER_FACE_SIZE or not np.isfinite(rows).all():
+    with np.errstate(over="ignore"):
+        rows = np.asarray(upper_face, np.float32)
+    fits = rows.ndim == 2 and rows.shape[1] == UPPER_FACE_SIZE and len(rows)
+    if not fits or not np.isfinite(rows).all():
         raise InputError(
             f"upper_face expects finite numbers [T,{UPPER_FACE_SIZE}], found {list(rows.shape)}"
             f"{'' if np.isfinite(rows).all() else ' with NaN or infinity'}."
@@ -116,6 +171,56 @@ def _stored_viewmats(path: Path) -> NDArray[np.float64]:
             return np.asarray(arrays["viewmats"], np.float64)
     except Exception as error:  # zipfile, zlib and NumPy raise many kinds on damaged archives
         raise ValueError(str(error)) from error
+
+
+def _stored_rows(path: Path) -> NDArray[Any]:
+    """An array of floats; nothing is unpickled, and no more is read than the file holds."""
+    try:
+        rows: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # NumPy's parser of damaged headers raises many kinds
+        raise ValueError(str(error)) from error
+    if not isinstance(rows, np.ndarray) or rows.dtype not in _FLOATS:
+        raise InputError(f"expected floats, found {getattr(rows, 'dtype', type(rows).__name__)}.")
+    return rows
+
+
+def _openface_units(path: Path) -> NDArray[np.float64]:
+    """[T,6] of OpenFace's table, whose header has a space before every name but the first."""
+    rows = []
+    columns: list[int] = []
+    with path.open(encoding="utf-8") as stream:
+        for number, line in enumerate(iter(lambda: stream.readline(_MAX_LINE), ""), start=1):
+            cells = [cell.strip() for cell in line.split(",")]
+            if number == 1:
+                columns = _unit_columns(cells)
+            elif cells != [""]:
+                if len(cells) <= max(columns):
+                    raise InputError(f"line {number} has {len(cells)} cells, too few.")
+                rows.append([_intensity(cells[column], number) for column in columns])
+    if not rows:
+        raise InputError("expected a row per frame, found none.")
+    return np.array(rows, np.float64)
+
+
+def _unit_columns(names: list[str]) -> list[int]:
+    wanted = [f"AU{unit:02d}_r" for unit in ACTION_UNITS]
+    for name in wanted:
+        if names.count(name) != 1:
+            raise InputError(
+                f"expected OpenFace's columns {', '.join(wanted)} in the first line, found "
+                f"{names.count(name)} called {name}."
+            )
+    return [names.index(name) for name in wanted]
+
+
+def _intensity(cell: str, line: int) -> float:
+    try:
+        value = float(cell)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise InputError(f"line {line}: expected a finite number, found {cell[:40]!r}.")
+    return value
 
 
 def _opengl_to_viewmats(camera_to_world: NDArray[np.float64]) -> NDArray[np.float64]:

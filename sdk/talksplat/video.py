@@ -199,10 +199,23 @@ def read_image(path: Path) -> ByteImage:
     Raises:
         InputError: not a picture.
     """
+    return _decode(path, "rgb24")
+
+
+def read_image_with_alpha(path: Path) -> ByteImage:
+    """Read a picture as [H,W,4] uint8, alpha last and not multiplied in; 255 if it has none.
+
+    Raises:
+        InputError: not a picture.
+    """
+    return _decode(path, "rgba")
+
+
+def _decode(path: Path, layout: str) -> ByteImage:
     try:
         with path.open("rb") as stream, av.open(stream, "r") as container:
             frame = next(container.decode(video=0))
-            return np.ascontiguousarray(frame.to_ndarray(format="rgb24"))
+            return np.ascontiguousarray(frame.to_ndarray(format=layout))
     except (OSError, av.FFmpegError, StopIteration, IndexError, ValueError) as error:
         raise InputError(f"{path} is not a picture that can be read: {error}.") from error
 

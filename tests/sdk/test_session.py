@@ -192,8 +192,8 @@ def test_an_utterance_after_an_interrupt_is_as_in_a_fresh_session(
     avatar: talksplat.Avatar,
 ) -> None:
     # With one pose throughout, nothing but the audio tells the frames apart.
-    still = avatar._family.viewmats.rows[:1]
-    period = 2 * (len(avatar._family.upper_face.rows) - 1)
+    still = avatar._family.scene.viewmats.rows[:1]
+    period = 2 * (len(avatar._family.scene.upper_face.rows) - 1)
     with avatar.session(pose=still) as fresh:
         expected = list(speak(fresh, CLIP))
     with avatar.session(pose=still) as session:
@@ -251,7 +251,7 @@ def test_a_closed_session_says_so(avatar: talksplat.Avatar) -> None:
 
 @pytest.mark.parametrize("fps", [1, 10, 24, 30, 50, 60])
 def test_other_frame_rates_repeat_or_leave_out_frames(avatar: talksplat.Avatar, fps: int) -> None:
-    still = avatar._family.viewmats.rows[:1]
+    still = avatar._family.scene.viewmats.rows[:1]
     with avatar.session(pose=still) as session:
         at_25 = list(speak(session, CLIP))
     with avatar.session(fps=fps, pose=still) as session:
