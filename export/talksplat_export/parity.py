@@ -32,7 +32,7 @@ def measure(bundle: Bundle, reference: Reference, pcm: FloatArray) -> Parity:
         spec = bundle.manifest.graphs[name]
         engine = backend.load(bundle.graph_file(name), spec, bundle.constants(name))
         graphs[name] = _outputs(engine, probes)
-    frames = list(_frames(bundle, pcm))
+    frames = list(_frames(bundle, pcm, reference.features))
     psnr = min(psnr_db(a, b) for a, b in zip(frames, reference.frames, strict=True))
     return Parity(graphs, len(frames), None if math.isinf(psnr) else psnr)
 
@@ -64,8 +64,9 @@ def _used_inputs(engine: Engine, inputs: Mapping[str, FloatArray]) -> dict[str, 
     return {name: array for name, array in inputs.items() if name in names}
 
 
-def _frames(bundle: Bundle, pcm: FloatArray) -> Iterator[ByteImage]:
-    with talksplat.load(bundle.path, backend="onnxruntime-cpu", threads=2).session() as session:
+def _frames(bundle: Bundle, pcm: FloatArray, features: FloatArray | None) -> Iterator[ByteImage]:
+    avatar = talksplat.load(bundle.path, backend="onnxruntime-cpu", threads=2)
+    with avatar.session(features=features) as session:
         for frame in speak(session, pcm):
             yield frame.image
 
