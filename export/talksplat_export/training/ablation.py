@@ -1,12 +1,13 @@
 """What each part of D3-Talker is worth, as in the paper's ablation table.
 
     python -m talksplat_export.training.ablation captures/ada \
-        --pretrain captures/ben captures/clara captures/dario \
-        --front-end front_end.pt -o training/ablation --markdown docs/ablation.md
+        --pretrain captures/ben captures/clara captures/dario --front-end front_end.pt \
+        --avatar samples/avatars/ada.pt -o training/ablation --markdown docs/ablation.md
 
 Every row is trained anew, on a shorter schedule and at half resolution, and scored on frames of the
 capture that were held out; several times from different seeds, for on a schedule so short chance
-weighs as much as some of the parts. Finished rows are kept, so a stopped run goes on.
+weighs as much as some of the parts. Finished rows are kept, so a stopped run goes on. The refiner
+learns last and slowest, so it is also left out of a finished avatar, at full resolution.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from talksplat_export.checkpoints.avatar_checkpoint import AvatarCheckpoint
 from talksplat_export.families.d3talker import D3Talker, D3TalkerConfig, Identity, deform
 from talksplat_export.training.capture import Capture, read_capture
 from talksplat_export.training.clip import Clip
@@ -214,22 +216,16 @@ class Ablation:
         return self.studio.identity(name, self.config, *self.gaussians)
 
 
-def markdown(rows: Mapping[str, Sequence[Row]]) -> str:
-    """The table: mean and standard deviation over seeds, the full model first."""
+def table(rows: Mapping[str, Sequence[Row]]) -> str:
+    """Mean and standard deviation over seeds, a line per variant."""
     scores = {
         "psnr_db": ("PSNR dB", 2),
         "mouth_psnr_db": ("mouth PSNR dB", 2),
-        "error": ("mean absolute error of 255", 2),
+        "error": ("mean absolute error of 255", 3),
         "ssim": ("SSIM", 4),
         "lip_correlation": ("lip correlation", 3),
     }
-    seeds = len(next(iter(rows.values())))
     lines = [
-        "# What each part of D3-Talker is worth",
-        "",
-        "Written by `python -m talksplat_export.training.ablation`, which says how rows are made; "
-        f"mean ± standard deviation over {seeds} seeds.",
-        "",
         "| | " + " | ".join(title for title, _ in scores.values()) + " |",
         "|---" * (len(scores) + 1) + "|",
     ]
@@ -237,9 +233,22 @@ def markdown(rows: Mapping[str, Sequence[Row]]) -> str:
         cells = [name]
         for score_name, (_, digits) in scores.items():
             values = np.array([getattr(row, score_name) for row in found])
-            cells.append(f"{values.mean():.{digits}f} ± {values.std():.{digits}f}")
+            spread = f" ± {values.std():.{digits}f}" if len(found) > 1 else ""
+            cells.append(f"{values.mean():.{digits}f}{spread}")
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def finished_avatar(checkpoint: Path, capture_folder: Path, studio: Studio) -> dict[str, list[Row]]:
+    """A trained avatar with and without its refiner, on held-out frames at full resolution."""
+    avatar = AvatarCheckpoint.load(checkpoint)
+    held_out = read_capture(capture_folder, "val")
+    clip, reader = studio.clip(held_out), fit_reader(read_capture(capture_folder))
+    rows = {}
+    for variant in (variant for variant in VARIANTS if variant.name in ("full", "without refiner")):
+        frames = render(avatar.model, avatar.identity, clip, variant)
+        rows[variant.name] = [score(variant, frames, held_out, reader)]
+    return rows
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -248,6 +257,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("capture", type=Path, help="to adapt to and, held-out frames, to score on")
     parser.add_argument("--pretrain", type=Path, nargs="+", required=True)
     parser.add_argument("--front-end", type=Path, required=True)
+    parser.add_argument("--avatar", type=Path, required=True, help="finished checkpoint")
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--markdown", type=Path)
     parser.add_argument("--iterations", type=int, default=800)
@@ -273,10 +283,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
         variant.name: [ablation.row(variant, seed) for seed in options.seeds]
         for variant in VARIANTS
     }
-    table = markdown(rows)
-    print(table)
+    avatar = finished_avatar(options.avatar, options.capture, studio)
+    page = f"""# What each part of D3-Talker is worth
+
+Written by `python -m talksplat_export.training.ablation`, which says how rows are made.
+Frames are held-out ones.
+
+## Trained anew without it
+{options.iterations} iterations at half resolution; mean ± standard deviation over
+{len(options.seeds)} seeds.
+
+{table(rows)}
+## Left out of {options.avatar.name}
+{table(avatar)}"""
+    print(page)
     if options.markdown:
-        options.markdown.write_text(table)
+        options.markdown.write_text(page)
 
 
 if __name__ == "__main__":
