@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from talksplat.errors import InputError
 from talksplat.manifest import Licence
 from talksplat_export.gaussians import ActiveGaussians, GaussianSet
 from talksplat_export.layers.audio_branch import (
@@ -99,6 +100,11 @@ class GaussianTalkerOptions:
             "unknown", "The terms of the training code, of its data and of the person shown apply."
         )
     )
+
+    def __post_init__(self) -> None:
+        side = self.mouth_dilation
+        if side is not None and side and (side < 0 or side % 2 == 0):
+            raise InputError(f"mouth_dilation must be 0 or an odd number of pixels, found {side}.")
 
 
 class MotionField(TriPlaneGrid):
@@ -236,6 +242,8 @@ class RegionFeatures:
 class GaussianTalker(nn.Module):
     """A talking head of face and mouth, nothing baked: what TalkingGaussian and InsTaG share."""
 
+    face: Region[Any, Any]
+    mouth: Region[Any, Any]
     mouth_takes_move: bool
     """Whether :meth:`animate_face` makes a ``move`` that :meth:`animate_mouth` needs."""
     default_mouth_dilation: int
