@@ -56,6 +56,16 @@ class Avatar:
         """What the bundle says of itself."""
         return self.bundle.manifest
 
+    @property
+    def has_audio_encoder(self) -> bool:
+        """Whether the avatar hears audio itself; otherwise a session needs ``features``."""
+        return self.manifest.audio.blocks is not None
+
+    def silence(self, frames: int) -> FloatArray:
+        """Features [frames,W,D] that are all zero, to try an avatar without speech."""
+        tokens, size = self.manifest.window.tokens, self.manifest.audio.feature_size
+        return np.zeros((frames, tokens, size), np.float32)
+
     def session(
         self,
         fps: int = 25,

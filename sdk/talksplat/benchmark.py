@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +18,9 @@ from talksplat.installation import installed_size
 from talksplat.session import Session
 
 TIMER = (
-    "from PCM in memory to RGB in memory, one frame of audio pushed at a time: audio graphs, PNCC, "
-    "motion, rasterizer, refiner and uint8; without reading the bundle, warm-up, and encoding a "
-    "video"
+    "from PCM, or features if given, in memory to RGB in memory, one frame of audio pushed at a "
+    "time: every graph, PNCC, rasterizer and uint8; without reading the bundle, warm-up, and "
+    "encoding a video"
 )
 
 
@@ -76,14 +77,20 @@ class _Round:
     processor_ms: float = 0.0
 
 
-def benchmark(avatar: Avatar, pcm: NDArray[np.float32], rounds: int) -> Iterator[Report]:
+def benchmark(
+    avatar: Avatar,
+    pcm: NDArray[np.float32],
+    rounds: int,
+    features: Path | NDArray[np.float32] | None = None,
+) -> Iterator[Report]:
     """Speak ``pcm`` ``rounds`` times after one round of warm-up; yields a report after each.
 
-    The last report is the result, earlier ones are for watching.
+    The last report is the result, earlier ones are for watching. ``features`` as
+    :meth:`talksplat.Avatar.session` takes them.
     """
     results: list[_Round] = []
     for number in range(rounds + 1):
-        with avatar.session() as session:
+        with avatar.session(features=features) as session:
             result = _speak(session, pcm)
             if number:
                 results.append(result)

@@ -40,6 +40,13 @@ PNCC_SIZE = 16
 # Token t reads samples [320t - 160, 320t + 480), frame f reads tokens 2f - 2 … 2f + 3.
 LEFT_TOKENS = RIGHT_TOKENS = 2
 LEFT_SAMPLES = RIGHT_SAMPLES = 800
+BLOCKS = AudioBlocks(
+    block_frames=BLOCK_FRAMES,
+    left_samples=LEFT_SAMPLES,
+    right_samples=RIGHT_SAMPLES,
+    left_tokens=LEFT_TOKENS,
+    right_tokens=RIGHT_TOKENS,
+)
 
 
 def synthetic_manifest() -> Manifest:
@@ -57,13 +64,7 @@ def synthetic_manifest() -> Manifest:
             features="noise",
             feature_rate=50,
             feature_size=FEATURES,
-            blocks=AudioBlocks(
-                block_frames=BLOCK_FRAMES,
-                left_samples=LEFT_SAMPLES,
-                right_samples=RIGHT_SAMPLES,
-                left_tokens=LEFT_TOKENS,
-                right_tokens=RIGHT_TOKENS,
-            ),
+            blocks=BLOCKS,
         ),
         video=VideoContract(width=WIDTH, height=HEIGHT, fps=25),
         rasterizer=RasterizerContract(
@@ -91,10 +92,10 @@ def write_synthetic_bundle(path: Path, seed: int = 0) -> Bundle:
         for name, model in _graphs(rng).items():
             writer.add_graph(name, model.SerializeToString())
         writer.add_tensors("baked.safetensors", _rest(rng))
-        writer.add_tensors("face.safetensors", _appearance(rng, FACE))
-        writer.add_tensors("mouth.safetensors", _appearance(rng, MOUTH))
+        writer.add_tensors("face.safetensors", appearance(rng, FACE))
+        writer.add_tensors("mouth.safetensors", appearance(rng, MOUTH))
         writer.add_tensors("pncc.safetensors", _pncc(rng))
-        writer.add_tensors("tracks.safetensors", _tracks(rng))
+        writer.add_tensors("tracks.safetensors", tracks(rng))
         plate = rng.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
         writer.add_tensors("background.safetensors", {"image": plate})
         return writer.commit(synthetic_manifest())
@@ -107,14 +108,15 @@ def speech_like(samples: int, seed: int = 0) -> NDArray[np.float32]:
     return (0.3 * envelope * rng.standard_normal(samples)).clip(-1, 1).astype(np.float32)
 
 
-def _uniform(rng: np.random.Generator, *shape: int, scale: float) -> NDArray[np.float32]:
+def uniform(rng: np.random.Generator, *shape: int, scale: float) -> NDArray[np.float32]:
     return rng.uniform(-scale, scale, shape).astype(np.float32)
 
 
-def _graphs(rng: np.random.Generator) -> dict[str, onnx.ModelProto]:
+def audio_encoder(rng: np.random.Generator) -> onnx.ModelProto:
+    """pcm → features, 50 tokens per second, by a convolution over 640 samples."""
     samples = 640 * BLOCK_FRAMES + LEFT_SAMPLES + RIGHT_SAMPLES
     tokens = 2 * BLOCK_FRAMES + LEFT_TOKENS + RIGHT_TOKENS
-    encoder = _model(
+    return make_model(
         [
             helper.make_node("Unsqueeze", ["pcm", "axis"], ["channel"]),
             helper.make_node("Conv", ["channel", "kernel"], ["conv"], strides=[320]),
@@ -125,10 +127,15 @@ def _graphs(rng: np.random.Generator) -> dict[str, onnx.ModelProto]:
         {"features": [1, tokens, FEATURES]},
         {
             "axis": np.array([1], np.int64),
-            "kernel": _uniform(rng, FEATURES, 1, 640, scale=0.2),
+            "kernel": uniform(rng, FEATURES, 1, 640, scale=0.2),
         },
     )
-    to_motion = _model(
+
+
+def _graphs(rng: np.random.Generator) -> dict[str, onnx.ModelProto]:
+    tokens = 2 * BLOCK_FRAMES + LEFT_TOKENS + RIGHT_TOKENS
+    encoder = audio_encoder(rng)
+    to_motion = make_model(
         [
             helper.make_node("Transpose", ["features"], ["channels"], perm=[0, 2, 1]),
             helper.make_node("Conv", ["channels", "kernel"], ["conv"], strides=[2]),
@@ -136,9 +143,9 @@ def _graphs(rng: np.random.Generator) -> dict[str, onnx.ModelProto]:
         ],
         {"features": [1, tokens, FEATURES]},
         {"expression": [1, BLOCK_FRAMES, EXPRESSION]},
-        {"kernel": _uniform(rng, EXPRESSION, FEATURES, 6, scale=0.5)},
+        {"kernel": uniform(rng, EXPRESSION, FEATURES, 6, scale=0.5)},
     )
-    motion_encoder = _model(
+    motion_encoder = make_model(
         [
             helper.make_node("Reshape", ["pncc_difference", "flat"], ["pixels"]),
             helper.make_node("MatMul", ["pixels", "weight"], ["sum"]),
@@ -148,10 +155,10 @@ def _graphs(rng: np.random.Generator) -> dict[str, onnx.ModelProto]:
         {"facial_motion": [1, MOTION]},
         {
             "flat": np.array([1, 3 * PNCC_SIZE**2], np.int64),
-            "weight": _uniform(rng, 3 * PNCC_SIZE**2, MOTION, scale=0.2),
+            "weight": uniform(rng, 3 * PNCC_SIZE**2, MOTION, scale=0.2),
         },
     )
-    refiner = _model(
+    refiner = make_model(
         [
             helper.make_node("Mul", ["coarse", "gain"], ["bright"]),
             helper.make_node("Clip", ["bright", "zero", "one"], ["image"]),
@@ -178,7 +185,7 @@ def _motion_graph(rng: np.random.Generator) -> onnx.ModelProto:
     }
     nodes, weights = [], {"flat": np.array([1, -1], np.int64)}
     for name, shape in conditions.items():
-        weights[f"{name}_weight"] = _uniform(rng, int(np.prod(shape)), 3, scale=0.01)
+        weights[f"{name}_weight"] = uniform(rng, int(np.prod(shape)), 3, scale=0.01)
         nodes += [
             helper.make_node("Reshape", [name, "flat"], [f"{name}_row"]),
             helper.make_node("MatMul", [f"{name}_row", f"{name}_weight"], [f"{name}_move"]),
@@ -194,10 +201,10 @@ def _motion_graph(rng: np.random.Generator) -> onnx.ModelProto:
             helper.make_node("Identity", [f"{part}_rest_scales"], [f"{part}_scales"]),
             helper.make_node("Identity", [f"{part}_rest_quats"], [f"{part}_quats"]),
         ]
-    return _model(nodes, inputs, outputs, weights)
+    return make_model(nodes, inputs, outputs, weights)
 
 
-def _model(
+def make_model(
     nodes: list[onnx.NodeProto],
     inputs: dict[str, list[int]],
     outputs: dict[str, list[int]],
@@ -225,16 +232,16 @@ def _rest(rng: np.random.Generator) -> dict[str, NDArray[np.generic]]:
     for part, count in (("face", FACE), ("mouth", MOUTH)):
         quats = rng.standard_normal((count, 4))
         quats /= np.linalg.norm(quats, axis=1, keepdims=True)
-        tensors[f"{part}_rest_means"] = _uniform(rng, count, 3, scale=0.1)
+        tensors[f"{part}_rest_means"] = uniform(rng, count, 3, scale=0.1)
         tensors[f"{part}_rest_scales"] = rng.uniform(0.005, 0.03, (count, 3)).astype(np.float32)
         tensors[f"{part}_rest_quats"] = quats.astype(np.float32)
     return tensors
 
 
-def _appearance(rng: np.random.Generator, count: int) -> dict[str, NDArray[np.generic]]:
+def appearance(rng: np.random.Generator, count: int) -> dict[str, NDArray[np.generic]]:
     return {
         "opacities": rng.uniform(0.2, 0.95, (count, 1)).astype(np.float32),
-        "shs": _uniform(rng, count, 4, 3, scale=1.0),
+        "shs": uniform(rng, count, 4, 3, scale=1.0),
     }
 
 
@@ -245,13 +252,13 @@ def _pncc(rng: np.random.Generator) -> dict[str, NDArray[np.generic]]:
     )
     return {
         "template": template,
-        "basis": _uniform(rng, EXPRESSION, len(template), 3, scale=0.05),
+        "basis": uniform(rng, EXPRESSION, len(template), 3, scale=0.05),
         "faces": np.array([[0, 1, 4], [1, 2, 4], [2, 3, 4], [3, 0, 4]], np.int32),
-        "colors": _uniform(rng, len(template), 3, scale=1.0),
+        "colors": uniform(rng, len(template), 3, scale=1.0),
     }
 
 
-def _tracks(rng: np.random.Generator) -> dict[str, NDArray[np.generic]]:
+def tracks(rng: np.random.Generator) -> dict[str, NDArray[np.generic]]:
     """A camera at distance 0.7 in front of the face that sways, and a blink."""
     frames = 7
     viewmats = np.tile(np.diag([1.0, -1.0, -1.0, 1.0]), (frames, 1, 1))

@@ -40,7 +40,32 @@ def add_scene(parser: argparse.ArgumentParser) -> None:
         help="camera track: transforms .json (OpenGL camera to world) or .npz with viewmats",
     )
     group.add_argument(
-        "--background", type=Path, metavar="FILE", help="picture behind the avatar, scaled to fit"
+        "--upper-face",
+        type=Path,
+        metavar="FILE",
+        help="blinks and brows: OpenFace's .csv, or .npy [T,6] (for SDTalk the eyes)",
+    )
+    group.add_argument(
+        "--background",
+        type=Path,
+        metavar="PATH",
+        help="picture behind the avatar, scaled to fit, or a folder of pictures, one per frame",
+    )
+    group.add_argument(
+        "--noise-seed",
+        type=int,
+        metavar="N",
+        help="seed of the refiner's noise, where that is an input (default: 0)",
+    )
+
+
+def add_features(parser: argparse.ArgumentParser) -> None:
+    """What the avatar hears, if it does not hear the speech itself."""
+    parser.add_argument(
+        "--features",
+        type=Path,
+        metavar="FILE",
+        help="the speech's features as .npy, [T,W,D] or [L,D], instead of the avatar's own encoder",
     )
 
 
@@ -60,5 +85,12 @@ def load_avatar(args: argparse.Namespace) -> Avatar:
 
 
 def open_session(avatar: Avatar, args: argparse.Namespace) -> Session:
-    """The session that :func:`add_scene` asks for."""
-    return avatar.session(fps=args.fps, pose=args.pose, background=args.background)
+    """The session that :func:`add_scene` and :func:`add_features` ask for."""
+    return avatar.session(
+        fps=args.fps,
+        features=args.features,
+        pose=args.pose,
+        upper_face=args.upper_face,
+        background=args.background,
+        noise=args.noise_seed,
+    )

@@ -17,6 +17,7 @@ from talksplat.benchmark import Report, benchmark
 from talksplat.cli import arguments
 from talksplat.cli.console import console, file_size, print_facts, print_table, track
 from talksplat.errors import InputError
+from talksplat.session import MODEL_FPS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--rounds", type=int, default=3, metavar="N", help="measured rounds (default: 3)"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report as JSON too")
+    arguments.add_features(parser)
     arguments.add_runtime(parser)
 
 
@@ -42,7 +44,10 @@ def execute(args: argparse.Namespace) -> None:
         raise InputError(f"--rounds must be at least 1, found {args.rounds}.")
     pcm = read_audio(args.speech) if args.speech else noise()
     avatar = arguments.load_avatar(args)
-    reports = benchmark(avatar, pcm, args.rounds)
+    features = args.features
+    if not (args.speech or features or avatar.has_audio_encoder):
+        features = avatar.silence(-(-len(pcm) // (SAMPLE_RATE // MODEL_FPS)))
+    reports = benchmark(avatar, pcm, args.rounds, features)
     (report,) = deque(track(reports, "Measuring", args.rounds), maxlen=1)
     print_report(report)
     if args.json:

@@ -26,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", type=Path, default=Path("out"), metavar="DIR", help="default: out"
     )
+    arguments.add_features(parser)
     arguments.add_scene(parser)
     arguments.add_runtime(parser)
 
@@ -52,6 +53,6 @@ def execute(args: argparse.Namespace) -> None:
     write_bytes(clip.with_suffix(".png"), encode_png(sheet))
     if avatar.manifest.parity is not None:
         print_parity(avatar.manifest.parity, avatar.manifest.tolerances)
-    (report,) = track(benchmark(avatar, pcm, rounds=1), "Measuring", 1)
+    (report,) = track(benchmark(avatar, pcm, 1, args.features), "Measuring", 1)
     print_report(report)
     console.print(f"{clip}: {frames} frames. {clip.with_suffix('.png')}: contact sheet.")

@@ -38,7 +38,9 @@ def execute(args: argparse.Namespace) -> None:
     if args.avatar:
         from talksplat.avatar import load
 
-        with load(args.avatar).session() as session:
+        avatar = load(args.avatar)
+        features = None if avatar.has_audio_encoder else avatar.silence(1)
+        with avatar.session(features=features) as session:
             delay = session.first_frame_samples
         _print(Check(str(args.avatar), "ok", f"speaks; first frame after {delay} samples"))
 

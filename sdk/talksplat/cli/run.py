@@ -28,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="an .mp4 file, or a folder for PNG pictures",
     )
+    arguments.add_features(parser)
     arguments.add_scene(parser)
     arguments.add_runtime(parser)
 

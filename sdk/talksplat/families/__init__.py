@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from talksplat.backends import Backend
 from talksplat.bundle import Bundle
 from talksplat.families.base import Family
@@ -20,5 +22,13 @@ def load(bundle: Bundle, backend: Backend, threads: int) -> Family:
         BackendError: the backend refuses a graph.
     """
     from talksplat.families.d3talker import D3Talker
+    from talksplat.families.gaussian_talker import GaussianTalker
+    from talksplat.families.sdtalk import SDTalk
 
-    return {"d3talker": D3Talker}[bundle.manifest.family](bundle, backend, threads)
+    families: dict[str, Callable[[Bundle, Backend, int], Family]] = {
+        "d3talker": D3Talker,
+        "talkinggaussian": GaussianTalker,
+        "instag": GaussianTalker,
+        "sdtalk": SDTalk,
+    }
+    return families[bundle.manifest.family](bundle, backend, threads)
