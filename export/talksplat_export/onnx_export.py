@@ -18,12 +18,14 @@ from talksplat_export.families.base import Graph
 _STANDARD_DOMAINS = ("", "ai.onnx")
 
 
-def export_graph(graph: Graph, opset: int) -> bytes:
+def export_graph(graph: Graph, opset: int, dynamic_shapes: tuple[Any, ...] | None = None) -> bytes:
     """A checked, self-contained ONNX model of standard operators.
 
     Args:
         graph: module, example inputs, names and free axes.
         opset: version of the ONNX operators, 18 or later.
+        dynamic_shapes: in place of the graph's free axes, what ``torch.onnx.export`` takes: names
+            that leave it to torch which sizes are allowed.
     """
     with torch.no_grad(), _quiet():
         program = torch.onnx.export(
@@ -33,7 +35,7 @@ def export_graph(graph: Graph, opset: int) -> bytes:
             opset_version=opset,
             input_names=list(graph.inputs),
             output_names=list(graph.outputs),
-            dynamic_shapes=_dynamic_shapes(graph),
+            dynamic_shapes=dynamic_shapes or _dynamic_shapes(graph),
             external_data=False,
             verbose=False,
         )
@@ -54,7 +56,7 @@ def _dynamic_shapes(graph: Graph) -> tuple[Any, ...]:
     ]
     parameters = inspect.signature(graph.module.forward).parameters.values()
     positional = [p for p in parameters if p.kind is not inspect.Parameter.VAR_POSITIONAL]
-    if len(positional) == len(parameters):
+    if len(positional) in (len(parameters), len(shapes)):
         return tuple(shapes)
     return (*shapes[: len(positional)], tuple(shapes[len(positional) :]))
 

@@ -9,6 +9,7 @@ bilinear resizing, no custom operators.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -49,6 +50,11 @@ class StyleUNetConfig:
     @property
     def levels(self) -> int:
         return len(self.encoder_widths)
+
+    @property
+    def style_convolutions(self) -> int:
+        """Convolutions of the generator that take noise: 15 in the published network."""
+        return 2 * self.levels - 1
 
     @property
     def coarsest_size(self) -> int:
@@ -209,23 +215,29 @@ class StyleGenerator(nn.Module):
         )
         self.noises = nn.Module()
         if config.noise:
-            for index in range(2 * config.levels - 1):
+            for index in range(config.style_convolutions):
                 side = size * 2 ** ((index + 1) // 2)
                 self.noises.register_buffer(f"noise{index}", torch.randn(1, 1, side, side))
 
-    def _noise(self, index: int) -> Tensor | None:
-        noise = getattr(self.noises, f"noise{index}", None)
-        assert noise is None or isinstance(noise, Tensor)
-        return noise
+    @property
+    def stored_noises(self) -> tuple[Tensor, ...]:
+        """The maps that a checkpoint carries, [1,1,r,r] each; none if it was built without."""
+        return tuple(self.noises.buffers())
 
-    def forward(self, code: Tensor, scales: list[Tensor], shifts: list[Tensor]) -> Tensor:
+    def forward(
+        self,
+        code: Tensor,
+        scales: list[Tensor],
+        shifts: list[Tensor],
+        noises: Sequence[Tensor | None],
+    ) -> Tensor:
         style = self.style_mlp(code)
-        out = self.style_conv1(self.constant_input["weight"], style, self._noise(0))
+        out = self.style_conv1(self.constant_input["weight"], style, noises[0])
         rgb: Tensor = self.to_rgb1(out, style)
         for level, to_rgb in enumerate(self.to_rgbs):
-            out = self.style_convs[2 * level](out, style, self._noise(2 * level + 1))
+            out = self.style_convs[2 * level](out, style, noises[2 * level + 1])
             out = out * scales[level] + shifts[level]
-            out = self.style_convs[2 * level + 1](out, style, self._noise(2 * level + 2))
+            out = self.style_convs[2 * level + 1](out, style, noises[2 * level + 2])
             rgb = to_rgb(out, style) + _double(rgb)
         if self.to_patches is not None:
             # One colour per patch plus the detail inside it; resizing at full resolution instead
@@ -281,7 +293,14 @@ class StyleUNet(nn.Module):
             assert isinstance(last, nn.Conv2d) and last.bias is not None
             nn.init.ones_(last.bias)
 
-    def forward(self, coarse: Tensor) -> Tensor:
+    def forward(self, coarse: Tensor, *noises: Tensor) -> Tensor:
+        """See the class.
+
+        Args:
+            coarse: [B,C,S,S].
+            noises: one map [1,1,r,r] per style convolution, in the generator's order, in place of
+                the stored ones. Published code draws them anew for every picture, which flickers.
+        """
         features = _activate(self.conv_body_first(coarse))
         skips: list[Tensor] = []
         for block in self.conv_body_down:
@@ -294,7 +313,9 @@ class StyleUNet(nn.Module):
             features = block(features + skips[level])
             scales.append(self.condition_scale[level](features))
             shifts.append(self.condition_shift[level](features))
-        painted: Tensor = self.stylegan_decoder(code, scales, shifts)
+        maps = noises or self.stylegan_decoder.stored_noises
+        silence = [None] * self.config.style_convolutions
+        painted: Tensor = self.stylegan_decoder(code, scales, shifts, maps or silence)
         if self.config.residual:
             return (coarse[:, :3] + painted).clamp(0, 1)
         return torch.sigmoid(painted)
