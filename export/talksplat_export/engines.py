@@ -77,7 +77,7 @@ def build_engine(bundle: Bundle, name: str) -> EngineRecord:
     config.num_compute_capabilities = len(COMPUTE_CAPABILITIES)
     for index, capability in enumerate(COMPUTE_CAPABILITIES):
         config.set_compute_capability(trt.ComputeCapability.__members__[capability], index)
-    if profile := _profile(bundle, network, builder):
+    if profile := _profile(bundle, name, network, builder):
         config.add_optimization_profile(profile)
     engine = builder.build_serialized_network(network, config)
     if engine is None:
@@ -91,17 +91,17 @@ def build_engine(bundle: Bundle, name: str) -> EngineRecord:
     )
 
 
-def _profile(bundle: Bundle, network: Any, builder: Any) -> Any | None:
+def _profile(bundle: Bundle, name: str, network: Any, builder: Any) -> Any | None:
     """Ranges of the free axes: from one Gaussian to many, best at this avatar's own number."""
     inputs = [network.get_input(index) for index in range(network.num_inputs)]
     free = [tensor for tensor in inputs if -1 in tuple(tensor.shape)]
     if not free:
         return None
-    baked = bundle.tensors("baked.safetensors")
+    constants = bundle.constants(name)
     profile = builder.create_optimization_profile()
     for tensor in free:
         rest = tuple(tensor.shape)[1:]
-        count = len(baked[tensor.name])
+        count = len(constants[tensor.name])
         profile.set_shape(tensor.name, (1, *rest), (count, *rest), (MOST_GAUSSIANS, *rest))
     return profile
 
