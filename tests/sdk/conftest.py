@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from synthetic_bundle import write_synthetic_bundle
+from synthetic_families import VARIANTS, write_family_bundle
 
 import talksplat
 
@@ -31,3 +32,12 @@ def own_bundle(bundle_path: Path, tmp_path: Path) -> Path:
 def avatar(bundle_path: Path) -> talksplat.Avatar:
     """The synthetic bundle, loaded."""
     return talksplat.load(bundle_path)
+
+
+@pytest.fixture(scope="session")
+def family_bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """One synthetic bundle per family, with an audio encoder; not to be changed."""
+    folder = tmp_path_factory.mktemp("families")
+    for name, variant in VARIANTS.items():
+        write_family_bundle(folder / f"{name}.avatar", variant)
+    return {name: folder / f"{name}.avatar" for name in VARIANTS}
