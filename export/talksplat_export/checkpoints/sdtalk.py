@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-
 from talksplat.errors import CheckpointError
 from talksplat_export.checkpoints.checked_content import CheckedContent
 from talksplat_export.families.sdtalk import Sdtalk, SdtalkConfig

@@ -97,7 +97,7 @@ class SdtalkExport(FamilyExport):
     family = "sdtalk"
     tolerances: ClassVar[dict[str, float]] = {"motion": 1e-5, "refiner": 1e-4}
     encoder_tolerance: ClassVar[float] = 1e-3
-    frames_psnr_db = 50.0
+    frames_psnr_db = 60.0
 
     def __init__(
         self,

@@ -38,7 +38,7 @@ def bake(model: Sdtalk, flame: FeatureGaussians, dense: FeatureGaussians) -> dic
     ``dense_…``             [M,…]    the same of the planes' Gaussians
     ======================  =======  =====================================================
     """
-    baked = {}
+    baked: dict[str, Tensor] = {}
     networks = (model.motion_net_flame, model.motion_net_dense)
     for region, network, gaussians in zip(REGIONS, networks, (flame, dense), strict=True):
         positions = network.encode_positions(gaussians.means)

@@ -1,7 +1,7 @@
 """A clip as SDTalk's published networks render it, nothing baked, in torch.
 
-What a bundle is measured against. Only what is no network is shared with the runtime: the tracks
-and the Gaussian rasterizer.
+What a bundle is measured against. Only what is no network is shared with the runtime: the
+tracks, the noise and the Gaussian rasterizer.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from talksplat.families.sdtalk import DEFAULT_SEED
+from talksplat.families.sdtalk_noise import draw_noise
 from talksplat.manifest import AudioContract, RasterizerContract, WindowContract
 from talksplat.tracks import Track
 from talksplat_export.families.base import ByteImage, FloatArray, Probe, Reference
@@ -33,7 +35,7 @@ class SdtalkReference:
         dense: those of both planes.
         scene: cameras; its ``upper_face`` is the eyes.
         rasterizer: the rules the Gaussians were trained with.
-        noise: what the refiner adds; under ``"input"`` the checkpoint's own maps are given.
+        noise: what the refiner adds; under ``"input"`` maps are drawn as a session draws them.
     """
 
     def __init__(
@@ -48,7 +50,8 @@ class SdtalkReference:
         self.flame = _Field(model.motion_net_flame, flame)
         self.dense = _Field(model.motion_net_dense, dense)
         self.refiner = RefinerGraph(model.upsampler, noise)
-        self.noises = noise_inputs(model.upsampler) if noise == "input" else {}
+        inputs = noise_inputs(model.upsampler) if noise == "input" else {}
+        self.noise_shapes = {name: tuple(maps.shape) for name, maps in inputs.items()}
         self.scene = scene
         self.rasterizer = rasterizer
         self.viewmats = Track(scene.viewmats)
@@ -68,7 +71,9 @@ class SdtalkReference:
             }
             gaussians = self.animate(**conditions)
             features = self.draw(gaussians, frame)
-            image = self.refiner(features, *self.noises.values())
+            drawn = draw_noise(self.noise_shapes, DEFAULT_SEED, frame)
+            noises = {name: torch.from_numpy(array) for name, array in drawn.items()}
+            image = self.refiner(features, *noises.values())
             images.append(truncate_to_uint8(image[0].permute(1, 2, 0)).numpy())
             if frame in probed:
                 moved = {
@@ -76,7 +81,7 @@ class SdtalkReference:
                     for name in ("means", "scales", "quats", "opacities")
                 }
                 probes["motion"].append(_probe(conditions, moved))
-                inputs = {"features": features, **self.noises}
+                inputs = {"features": features, **noises}
                 probes["refiner"].append(_probe(inputs, {"image": image}))
         return Reference(probes, np.stack(images))
 

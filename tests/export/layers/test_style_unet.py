@@ -12,6 +12,7 @@ from talksplat_export.layers.style_unet import (
     ModulatedConvolution,
     ResizingBlock,
     StyleCode,
+    StyleConvolution,
     StyleUNet,
     StyleUNetConfig,
     _join_patches,
@@ -131,3 +132,58 @@ def test_the_published_size_has_the_published_number_of_parameters() -> None:
     millions = sum(parameter.numel() for parameter in network.parameters()) / 1e6
     # 48.7 with the encoder's unused toRGB list, which is not kept.
     assert millions == pytest.approx(48.7, abs=0.05)
+
+
+@pytest.mark.parametrize("upsample", [False, True])
+def test_modulated_convolution_at_published_width(upsample: bool) -> None:
+    """512 channels: sums of 4608 products stay as near to the textbook's."""
+    torch.manual_seed(0)
+    layer = ModulatedConvolution(512, 512, 3, 512, demodulate=True)
+    x, style = torch.randn(1, 512, 4, 4), 0.3 * torch.randn(1, 512)
+    weight = layer.weight[0].double() * layer.modulation(style).double()[0][None, :, None, None]
+    weight = weight * torch.rsqrt(weight.square().sum(dim=(1, 2, 3), keepdim=True) + 1e-8) * 2**0.5
+    pixels = x.double()
+    if upsample:
+        pixels = F.interpolate(pixels, scale_factor=2, mode="bilinear", align_corners=False)
+    expected = F.conv2d(pixels, weight, padding=1)
+    torch.testing.assert_close(layer(x, style, upsample).double(), expected, rtol=0, atol=5e-6)
+
+
+def _random_network() -> StyleUNet:
+    torch.manual_seed(0)
+    network = StyleUNet(SMALL)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.normal_(std=0.3)
+    return network.requires_grad_(False)
+
+
+def test_given_noise_takes_the_place_of_the_stored_one() -> None:
+    network, picture = _random_network(), torch.rand(1, 3, 32, 32)
+    stored = network.stylegan_decoder.stored_noises
+    assert [noise.shape[-1] for noise in stored] == [4, 8, 8, 16, 16]
+    assert torch.equal(network(picture, *stored), network(picture))
+    others = [noise.roll(1, dims=-1) for noise in stored]
+    assert not torch.allclose(network(picture, *others), network(picture), atol=1e-3)
+
+
+def test_zero_noise_is_no_noise() -> None:
+    network, picture = _random_network(), torch.rand(1, 3, 32, 32)
+    silent = StyleUNet(replace(SMALL, noise=False))
+    state = network.state_dict()
+    silent.load_state_dict({name: state[name] for name in silent.state_dict()})
+    zeros = [torch.zeros_like(noise) for noise in network.stylegan_decoder.stored_noises]
+    torch.testing.assert_close(silent(picture), network(picture, *zeros), rtol=0, atol=1e-6)
+
+
+def test_noise_is_added_between_convolution_and_bias_with_a_learned_strength() -> None:
+    torch.manual_seed(0)
+    layer = StyleConvolution(3, 4, 5, upsample=False, noise=True)
+    with torch.no_grad():
+        layer.bias.normal_()
+        assert layer.weight is not None
+        layer.weight.fill_(0.7)
+        x, style, noise = torch.randn(1, 3, 6, 6), torch.randn(1, 5), torch.randn(1, 1, 6, 6)
+        convolved = layer.modulated_conv(x, style)
+        expected = F.leaky_relu(convolved + 0.7 * noise + layer.bias, 0.2)
+        torch.testing.assert_close(layer(x, style, noise), expected)
