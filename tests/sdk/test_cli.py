@@ -10,13 +10,16 @@ import subprocess
 import sys
 import time
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 import soundfile
+from PIL import Image
 from synthetic_bundle import speech_like
+from synthetic_families import VARIANTS, write_family_bundle
 
 from talksplat import installation
 from talksplat.cli import VERBS, main
@@ -60,6 +63,96 @@ def test_run_writes_pictures_at_another_rate(
     output = tmp_path / "frames"
     assert main(["run", str(bundle_path), str(speech), "-o", str(output), "--fps", "10"]) == 0
     assert len(list(output.iterdir())) == 10
+
+
+@pytest.mark.parametrize("family", VARIANTS)
+def test_every_verb_takes_every_family(
+    family_bundles: dict[str, Path],
+    speech: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    family: str,
+) -> None:
+    bundle, out = str(family_bundles[family]), tmp_path / "out"
+    assert main(["run", bundle, str(speech), "-o", str(tmp_path / "frames")]) == 0
+    assert len(list((tmp_path / "frames").iterdir())) == 25
+    assert main(["demo", bundle, str(speech), "-o", str(out)]) == 0
+    assert sorted(path.suffix for path in out.iterdir()) == [".mp4", ".png"]
+    assert main(["bench", bundle, str(speech), "--rounds", "1"]) == 0
+    assert main(["doctor", bundle]) == 0
+    assert main(["inspect", bundle]) == 0
+    printed = capsys.readouterr().out
+    for word in ("real-time factor", "speaks; first frame after", family, "audio_encoder"):
+        assert word in printed
+
+
+@pytest.mark.parametrize("family", VARIANTS)
+def test_every_verb_takes_an_avatar_that_hears_features(
+    speech: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], family: str
+) -> None:
+    bundle = tmp_path / "deaf.avatar"
+    write_family_bundle(bundle, replace(VARIANTS[family], encoder=False))
+    features, frames = tmp_path / "aud.npy", tmp_path / "frames"
+    np.save(features, np.zeros((25, 16, 4), np.float32))
+    given = ["--features", str(features)]
+    assert main(["run", str(bundle), str(speech), "-o", str(frames), *given]) == 0
+    assert len(list(frames.iterdir())) == 25
+    assert main(["demo", str(bundle), str(speech), "-o", str(tmp_path / "out"), *given]) == 0
+    assert main(["bench", str(bundle), str(speech), "--rounds", "1", *given]) == 0
+    assert main(["doctor", str(bundle)]) == 0
+    assert main(["inspect", str(bundle)]) == 0
+    printed = re.sub(r"[│\s]+", " ", capsys.readouterr().out)
+    assert "no audio encoder inside" in printed
+    for verb in ("run", "demo"):
+        message = fails(capsys, verb, bundle, speech, "-o", tmp_path / "none.mp4")
+        assert "--features" in message
+    np.save(features, np.zeros((25, 16, 5), np.float32))
+    message = fails(capsys, "run", bundle, speech, "-o", tmp_path / "none.mp4", *given)
+    assert "[T,16,4]" in message
+    assert not (tmp_path / "none.mp4").exists()
+
+
+def test_bench_of_an_avatar_that_hears_features_needs_neither(tmp_path: Path) -> None:
+    bundle, path = tmp_path / "deaf.avatar", tmp_path / "report.json"
+    write_family_bundle(bundle, replace(VARIANTS["talkinggaussian"], encoder=False))
+    assert main(["bench", str(bundle), "--rounds", "1", "--json", str(path)]) == 0
+    assert json.loads(path.read_text())["first_frame_audio_ms"] == 40
+
+
+def test_scene_from_files(
+    family_bundles: dict[str, Path],
+    speech: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Torso pictures, action units and camera of a capture; a bad one stops with nothing left."""
+    torsos = tmp_path / "torso_imgs"
+    torsos.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(25):
+        picture = rng.integers(0, 256, (48, 64, 4), dtype=np.uint8)
+        Image.fromarray(picture).save(torsos / f"{number}.png")
+    units = tmp_path / "au.csv"
+    names = ", ".join(f"AU{unit:02d}_r" for unit in (1, 4, 5, 6, 7, 45))
+    units.write_text(f"frame, {names}\n" + "".join(f"{n}, 1, 2, 3, 4, 5, 1\n" for n in range(25)))
+    pose = tmp_path / "pose.npz"
+    viewmat = np.diag([1.0, -1.0, -1.0, 1.0])
+    viewmat[2, 3] = 0.7
+    np.savez(pose, viewmats=viewmat[None])
+    scene = ["--background", torsos, "--upper-face", units, "--pose", pose]
+    bundle, output = family_bundles["instag"], tmp_path / "frames"
+    arguments = ["run", bundle, speech, "-o", output, *scene]
+    assert main([str(argument) for argument in arguments]) == 0
+    assert len(list(output.iterdir())) == 25
+    sdtalk = family_bundles["sdtalk"]
+    message = fails(capsys, "run", sdtalk, speech, "-o", tmp_path / "x", "--upper-face", units)
+    assert "lid openings" in message
+    message = fails(capsys, "run", sdtalk, speech, "-o", tmp_path / "x", "--noise-seed", "1")
+    assert "noise" in message
+    (torsos / "20.png").write_bytes(b"cut off")
+    message = fails(capsys, "run", bundle, speech, "-o", tmp_path / "late" / "x.mp4", *scene)
+    assert "20.png" in message
+    assert list((tmp_path / "late").iterdir()) == [] and not (tmp_path / "x").exists()
 
 
 def test_run_refuses_other_outputs(

@@ -13,7 +13,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from talksplat.errors import InputError
-from talksplat.tracks import Track, check_viewmats, read_pose
+from talksplat.tracks import (
+    OPENFACE_CEILING,
+    Track,
+    check_viewmats,
+    read_pose,
+    read_upper_face,
+)
 
 
 @pytest.mark.parametrize(
@@ -115,5 +121,110 @@ def test_any_change_of_a_pose_file(tmp_path: Path, position: float, junk: bytes,
         path.write_bytes(data[:start] + junk + data[start + cut :])
         try:
             assert np.isfinite(read_pose(path).rows).all()
+        except InputError as error:
+            assert str(error)
+
+
+# Upper faces.
+
+UNITS = np.array([[0.0, 1.25, 5.0, 0.3, 2.5, 0.7], [0.1, 0.2, 0.3, 0.4, 0.5, 2.6]])
+OPENFACE = """frame, face_id, timestamp, confidence, success, AU01_r, AU02_r, AU04_r, AU05_r, \
+AU06_r, AU07_r, AU45_r, AU01_c, AU45_c
+1, 0, 0.000, 0.98, 1, 0.00, 9.99, 1.25, 5.00, 0.30, 2.50, 0.70, 1, 0
+2, 0, 0.040, 0.98, 1, 0.10, 9.99, 0.20, 0.30, 0.40, 0.50, 2.60, 1, 1
+"""
+RAW = np.ones(6, np.float32)
+
+
+def test_openface_tables_are_cut_off_and_scaled(tmp_path: Path) -> None:
+    path = tmp_path / "au.csv"
+    path.write_text(OPENFACE)
+    expected = np.minimum(UNITS, [5, 5, 5, 5, 5, 2]).astype(np.float32)
+    np.testing.assert_allclose(read_upper_face(path, RAW).rows, expected, rtol=1e-6)
+    path.write_bytes(OPENFACE.replace("\n", "\r\n").encode() + b"\r\n")
+    scaled = read_upper_face(path, np.float32(1) / OPENFACE_CEILING).rows
+    np.testing.assert_allclose(scaled, expected / [5, 5, 5, 5, 5, 2], rtol=1e-6)
+    assert scaled.max() == 1
+
+
+def test_upper_face_arrays(tmp_path: Path) -> None:
+    path = tmp_path / "eyes.npy"
+    for dtype in (np.float32, np.float64, np.float16):
+        np.save(path, UNITS.astype(dtype))
+        np.testing.assert_array_equal(
+            read_upper_face(path, None).rows, UNITS.astype(dtype).astype(np.float32)
+        )
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "found none"),
+        ("frame, AU01_r\n1, 2\n", "0 called AU04_r"),
+        (OPENFACE.replace("AU02_r", "AU01_r"), "2 called AU01_r"),
+        (OPENFACE.splitlines()[0], "found none"),
+        (OPENFACE.replace("5.00", "nan"), "line 2.*'nan'"),
+        (OPENFACE.replace("5.00", "1e999"), "line 2.*finite"),
+        (OPENFACE.replace("5.00", "__import__('os')"), "line 2.*found .__import__"),
+        (OPENFACE + "3, 0, 0.08\n", "line 4 has 3 cells"),
+    ],
+)
+def test_tables_that_are_not_openfaces(tmp_path: Path, text: str, reason: str) -> None:
+    path = tmp_path / "au.csv"
+    path.write_text(text)
+    with pytest.raises(InputError, match=rf"au\.csv: .*{reason}"):
+        read_upper_face(path, RAW)
+
+
+def test_upper_face_files_that_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "au.csv").write_text(OPENFACE)
+    with pytest.raises(InputError, match="lid openings"):
+        read_upper_face(tmp_path / "au.csv", None)
+    for name, data in [
+        ("a.npy", b""),
+        ("a.npy", b"\x93NUMPY broken"),
+        ("a.npy", pickle.dumps([1.0])),
+        ("a.txt", OPENFACE.encode()),
+        ("a.csv", b"\xff\xfe"),
+        ("none.csv", None),
+    ]:
+        if data is not None:
+            (tmp_path / name).write_bytes(data)
+        with pytest.raises(InputError, match=name):
+            read_upper_face(tmp_path / name, RAW)
+    for rows in (
+        UNITS[:, :5],
+        UNITS[:0],
+        UNITS[0],
+        UNITS * np.nan,
+        UNITS * 1e300,
+        UNITS.astype(int),
+        np.array([[{}] * 6], object),
+    ):
+        np.save(tmp_path / "a.npy", rows, allow_pickle=True)
+        with pytest.raises(InputError, match=r"a\.npy"):
+            read_upper_face(tmp_path / "a.npy", RAW)
+
+
+@settings(
+    max_examples=300,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(position=st.floats(0, 1), junk=st.binary(max_size=6), cut=st.integers(0, 12))
+def test_any_change_of_an_upper_face_file(
+    tmp_path: Path, position: float, junk: bytes, cut: int
+) -> None:
+    np.save(tmp_path / "whole.npy", UNITS)
+    (tmp_path / "whole.csv").write_text(OPENFACE)
+    for suffix in (".npy", ".csv"):
+        data = (tmp_path / f"whole{suffix}").read_bytes()
+        start = int(position**2 * len(data))
+        path = tmp_path / f"changed{suffix}"
+        path.write_bytes(data[:start] + junk + data[start + cut :])
+        try:
+            rows = read_upper_face(path, RAW).rows
+            assert np.isfinite(rows).all() and rows.shape[1] == 6
         except InputError as error:
             assert str(error)
