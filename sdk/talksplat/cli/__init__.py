@@ -23,6 +23,7 @@ VERBS = {
     "inspect": "print what a bundle holds, checked",
     "doctor": "check this installation and say how to repair it",
     "demo": "video, contact sheet, parity and timing of an avatar in one go",
+    "features": "speech features of a sound file, as .npy (needs the speech extra)",
     "export": "make a bundle from a trained checkpoint (needs the export extra)",
     "verify": "compare a bundle with its checkpoint again (needs the export extra)",
 }
