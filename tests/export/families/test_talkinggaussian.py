@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,11 @@ HEAD = 0.2
 """Chin to crown, world units."""
 
 
+@cache
+def _fused(family: Family, audio: Audio) -> tuple[Any, ...]:
+    return fused(family, audio)
+
+
 @dataclass(frozen=True)
 class Case:
     """A checkpoint and the options it is exported with."""
@@ -48,7 +54,7 @@ class Case:
     options: GaussianTalkerOptions = GaussianTalkerOptions()  # noqa: RUF009 - it is frozen
 
     def content(self) -> tuple[Any, ...]:
-        return fused(self.family, self.audio)
+        return _fused(self.family, self.audio)
 
     def __str__(self) -> str:
         flags = ("mouth_attention", "personalized")
