@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import pickle
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,23 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from talksplat.errors import InputError
+from talksplat.manifest import WindowContract
 from talksplat.speech_features import FeatureWindows, check_features, read_features
 
 
-@dataclass(frozen=True)
-class Window:
-    """As talksplat.manifest.WindowContract."""
-
-    frames_before: int
-    frames_after: int
-    tokens: int
-    tokens_before: int
-
-
-DEEPSPEECH = Window(4, 3, 16, 8)
-HUBERT = Window(4, 3, 2, 0)
-AVE = Window(4, 3, 1, 0)
-SDTALK = Window(0, 0, 16, 8)
+DEEPSPEECH = WindowContract(4, 3, 16, 8)
+HUBERT = WindowContract(4, 3, 2, 0)
+AVE = WindowContract(4, 3, 1, 0)
+SDTALK = WindowContract(0, 0, 16, 8)
 
 
 def saved(array: np.ndarray) -> bytes:
@@ -125,7 +115,7 @@ def test_arrays_are_checked_as_files_are() -> None:
 
 
 @pytest.mark.parametrize("window", [DEEPSPEECH, HUBERT, AVE], ids=["deepspeech", "hubert", "ave"])
-def test_windows_per_frame_are_zero_beyond_both_ends(window: Window) -> None:
+def test_windows_per_frame_are_zero_beyond_both_ends(window: WindowContract) -> None:
     array = np.random.default_rng(0).normal(size=(6, window.tokens, 3)).astype(np.float32)
     windows = FeatureWindows(array, window, feature_size=3, frame_tokens=2)
     assert windows.frames == 6
@@ -139,7 +129,7 @@ def test_windows_per_frame_are_zero_beyond_both_ends(window: Window) -> None:
 
 @pytest.mark.parametrize("window", [DEEPSPEECH, SDTALK], ids=["deepspeech", "sdtalk"])
 @pytest.mark.parametrize("tokens", [1, 9, 40])
-def test_windows_are_cut_from_tokens(window: Window, tokens: int) -> None:
+def test_windows_are_cut_from_tokens(window: WindowContract, tokens: int) -> None:
     """Token t of a clip holds t + 1, so that 0 is told from what lies beyond the clip."""
     array = np.arange(1, tokens + 1, dtype=np.float32)[:, None].repeat(5, axis=1)
     windows = FeatureWindows(array, window, feature_size=5, frame_tokens=2)
