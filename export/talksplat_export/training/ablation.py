@@ -290,8 +290,7 @@ Written by `python -m talksplat_export.training.ablation`, which says how rows a
 Frames are held-out ones.
 
 ## Trained anew without it
-{options.iterations} iterations at half resolution; mean ± standard deviation over
-{len(options.seeds)} seeds.
+{options.iterations} iterations at half resolution, {len(options.seeds)} seeds; mean ± standard deviation.
 
 {table(rows)}
 ## Left out of {options.avatar.name}
