@@ -290,7 +290,8 @@ Written by `python -m talksplat_export.training.ablation`, which says how rows a
 Frames are held-out ones.
 
 ## Trained anew without it
-{options.iterations} iterations at half resolution, {len(options.seeds)} seeds; mean ± standard deviation.
+{options.iterations} iterations at half resolution, {len(options.seeds)} seeds;
+mean ± standard deviation.
 
 {table(rows)}
 ## Left out of {options.avatar.name}
