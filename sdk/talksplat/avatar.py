@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 from collections.abc import Mapping
 from dataclasses import replace
@@ -20,6 +21,7 @@ from talksplat.session import Session
 from talksplat.speech_features import check_features, read_features
 from talksplat.tracks import (
     Track,
+    as_array,
     check_upper_face,
     check_viewmats,
     read_pose,
@@ -149,9 +151,16 @@ def _features(features: str | os.PathLike[str] | ArrayLike) -> FloatArray:
 
 
 def _noise(noise: int | Mapping[str, ArrayLike] | None) -> Noise | None:
-    if isinstance(noise, Mapping):
-        return {name: np.asarray(array, np.float32) for name, array in noise.items()}
-    return noise
+    if noise is None:
+        return None
+    if not isinstance(noise, Mapping):
+        try:
+            return operator.index(noise)
+        except TypeError as error:
+            raise InputError(
+                f"noise expects a seed or a mapping of names to maps, found {noise!r:.40}."
+            ) from error
+    return {name: as_array("noise", maps).astype(np.float32) for name, maps in noise.items()}
 
 
 def load(path: str | os.PathLike[str], backend: str = "auto", threads: int | None = None) -> Avatar:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from talksplat.errors import InputError
-from talksplat.tracks import forth_and_back
+from talksplat.tracks import as_array, forth_and_back
 from talksplat.video import read_image, read_image_with_alpha, resize
 
 ByteImage = NDArray[np.uint8]
@@ -56,7 +56,10 @@ class PictureFolder:
     """
 
     def __init__(self, folder: Path, plate: ByteImage) -> None:
-        paths = [path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES]
+        try:
+            paths = [path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES]
+        except OSError as error:
+            raise InputError(f"The folder {folder} cannot be read: {error}.") from error
         if not paths:
             raise InputError(
                 f"Expected pictures ({', '.join(_SUFFIXES)}) in the folder {folder}, found none."
@@ -104,7 +107,7 @@ def open_backdrop(
         if path.is_dir():
             return PictureFolder(path, plate)
         return Pictures(resize(read_image(path), width, height)[None])
-    pictures = np.asarray(background)
+    pictures = as_array("background", background)
     fits = pictures.ndim in (3, 4) and pictures.shape[-3:] == (height, width, 3) and pictures.size
     if not fits or pictures.dtype != np.uint8:
         raise InputError(

@@ -121,6 +121,21 @@ def read_upper_face(path: Path, openface_scale: FloatArray | None) -> Track:
         ) from error
 
 
+def as_array(name: str, value: ArrayLike) -> NDArray[Any]:
+    """``value`` as an array of numbers.
+
+    Raises:
+        InputError: it is ragged, or holds something else.
+    """
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise InputError(f"{name}: expected an array, found {error}.") from error
+    if array.dtype.kind not in "fiu":
+        raise InputError(f"{name}: expected numbers, found dtype {array.dtype}.")
+    return array
+
+
 def check_upper_face(upper_face: ArrayLike) -> FloatArray:
     """An upper face track [T,6], T at least 1, checked.
 
@@ -128,7 +143,7 @@ def check_upper_face(upper_face: ArrayLike) -> FloatArray:
         InputError: another shape, or values that are not finite.
     """
     with np.errstate(over="ignore"):
-        rows = np.asarray(upper_face, np.float32)
+        rows = as_array("upper_face", upper_face).astype(np.float32)
     fits = rows.ndim == 2 and rows.shape[1] == UPPER_FACE_SIZE and len(rows)
     if not fits or not np.isfinite(rows).all():
         raise InputError(
@@ -144,7 +159,7 @@ def check_viewmats(viewmats: ArrayLike) -> NDArray[np.float64]:
     Raises:
         InputError: another shape, not finite, or not rigid (rotation and translation).
     """
-    matrices = np.asarray(viewmats, np.float64)
+    matrices = as_array("viewmats", viewmats).astype(np.float64)
     if matrices.ndim != 3 or matrices.shape[1:] != (4, 4) or not len(matrices):
         raise InputError(f"expected viewmats [T,4,4], found shape {list(matrices.shape)}.")
     if not np.isfinite(matrices).all():
@@ -181,7 +196,7 @@ def _stored_rows(path: Path) -> NDArray[Any]:
         raise ValueError(str(error)) from error
     if not isinstance(rows, np.ndarray) or rows.dtype not in _FLOATS:
         raise InputError(f"expected floats, found {getattr(rows, 'dtype', type(rows).__name__)}.")
-    return rows
+    return np.array(rows)  # the file may change later
 
 
 def _openface_units(path: Path) -> NDArray[np.float64]:

@@ -21,6 +21,7 @@ ByteImage = NDArray[np.uint8]
 FloatArray = NDArray[np.float32]
 
 _BT709 = 1
+_MAX_SIDE = 8192
 
 
 class FrameSink(Protocol):
@@ -214,6 +215,12 @@ def read_image_with_alpha(path: Path) -> ByteImage:
 def _decode(path: Path, layout: str) -> ByteImage:
     try:
         with path.open("rb") as stream, av.open(stream, "r") as container:
+            picture = container.streams.video[0]
+            if max(picture.width, picture.height) > _MAX_SIDE:
+                raise ValueError(
+                    f"it has {picture.width}x{picture.height} pixels, at most {_MAX_SIDE} a side "
+                    "are read"
+                )
             frame = next(container.decode(video=0))
             return np.ascontiguousarray(frame.to_ndarray(format=layout))
     except (OSError, av.FFmpegError, StopIteration, IndexError, ValueError) as error:

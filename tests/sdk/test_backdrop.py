@@ -79,7 +79,15 @@ def test_arrays_play_forth_and_back() -> None:
 
 @pytest.mark.parametrize(
     "bad",
-    [PLATE[1:], PLATE[None, None], PLATE.astype(np.float32), PLATE[..., :2], PLATE[None][:0], 3],
+    [
+        PLATE[1:],
+        PLATE[None, None],
+        PLATE.astype(np.float32),
+        PLATE[..., :2],
+        PLATE[None][:0],
+        3,
+        [[1], [2, 3]],
+    ],
 )
 def test_arrays_that_are_no_background(bad: Bytes) -> None:
     with pytest.raises(InputError, match="background"):
@@ -99,6 +107,12 @@ def test_folders_that_are_no_background(tmp_path: Path) -> None:
         open_backdrop(folder, SIZE[1], SIZE[0], PLATE).at(0)
     with pytest.raises(InputError, match="missing"):
         open_backdrop(tmp_path / "missing", SIZE[1], SIZE[0], PLATE)
+
+
+def test_pictures_too_large_to_decode(tmp_path: Path) -> None:
+    Image.new("L", (8193, 1)).save(tmp_path / "wide.png")
+    with pytest.raises(InputError, match=r"wide\.png.*8193x1"):
+        read_image_with_alpha(tmp_path / "wide.png")
 
 
 def test_background_and_camera_go_by_the_same_clock(family_bundles: dict[str, Path]) -> None:

@@ -15,7 +15,6 @@ from talksplat.errors import InputError
 from talksplat.manifest import WindowContract
 from talksplat.speech_features import FeatureWindows, check_features, read_features
 
-
 DEEPSPEECH = WindowContract(4, 3, 16, 8)
 HUBERT = WindowContract(4, 3, 2, 0)
 AVE = WindowContract(4, 3, 1, 0)

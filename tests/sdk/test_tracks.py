@@ -60,7 +60,7 @@ def test_viewmats_file(tmp_path: Path) -> None:
 def test_viewmats_must_be_rigid_and_finite() -> None:
     good = np.tile(np.eye(4), (2, 1, 1))
     check_viewmats(good)
-    for bad in (good * 2, good * np.nan, good[0], good[:0], good[:, :3]):
+    for bad in (good * 2, good * np.nan, good[0], good[:0], good[:, :3], "x", [[1], [2, 3]]):
         with pytest.raises(InputError):
             check_viewmats(bad)
 

@@ -8,7 +8,7 @@ from talksplat import schema
 from talksplat.bundle import Bundle, describe_tensor
 from talksplat.cli import arguments
 from talksplat.cli.console import file_size, print_facts, print_table
-from talksplat.manifest import AudioContract, Manifest, Parity, Tolerances
+from talksplat.manifest import AudioContract, Manifest, Parity, Tolerances, WindowContract
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,6 +63,7 @@ def _facts(manifest: Manifest) -> dict[str, str]:
         "precision": manifest.precision,
         "video": f"{video.width}x{video.height}, {video.fps} fps",
         "audio": _audio(manifest.audio),
+        "audio window": _window(manifest.window),
         "rasterizer": f"{rules.dialect}, {rules.rasterize_mode}, SH degree {rules.sh_degree}",
         "baked": f"{file_size(manifest.baked.bytes)}; per frame {before / 1e6:.1f} to "
         f"{after / 1e6:.1f} million operations",
@@ -81,6 +82,13 @@ def _audio(audio: AudioContract) -> str:
     if blocks.difference is None:
         return encoder
     return f"{encoder}, {blocks.difference:.1e} deviations from the whole clip at most"
+
+
+def _window(window: WindowContract) -> str:
+    return (
+        f"{window.frames_before} frames before and {window.frames_after} after, of "
+        f"{window.tokens} tokens, {window.tokens_before} of them before the frame's own"
+    )
 
 
 def print_parity(parity: Parity, tolerances: Tolerances) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -378,7 +379,7 @@ def clip(avatar: talksplat.Avatar, chunks: list[int], **options: Any) -> NDArray
 
 def test_noise_depends_on_seed_and_frame_alone(noisy: talksplat.Avatar) -> None:
     default = clip(noisy, [])
-    np.testing.assert_array_equal(clip(noisy, [], noise=0), default)
+    np.testing.assert_array_equal(clip(noisy, [], noise=np.int64(0)), default)
     np.testing.assert_array_equal(clip(noisy, [100, 3000, 5], noise=0), default)
     assert (clip(noisy, [], noise=1) != default).any()
     maps = draw_noise({f"noise{k}": (1, 1, side, side) for k, side in enumerate(NOISE_SIDES)}, 0, 3)
@@ -398,6 +399,9 @@ def test_noise_that_does_not_fit_is_refused(
         {**good, "noise1": good["noise0"]},
         {**good, "noise1": good["noise1"] * np.nan},
         {**good, "extra": good["noise0"]},
+        {**good, "noise1": [[1], [2, 3]]},
+        "seven",
+        0.5,
     ):
         with pytest.raises(InputError, match=r"[Nn]oise"):
             noisy.session(noise=bad)
@@ -433,8 +437,6 @@ def test_a_graph_that_is_missing_is_named(own_family_bundle: Path) -> None:
 
 
 def test_an_input_that_nothing_feeds_is_named(own_family_bundle: Path) -> None:
-    import hashlib
-
     name = next(name for name in Bundle.open(own_family_bundle).manifest.graphs if "motion" in name)
     path = own_family_bundle / f"{name}.onnx"
     model = onnx.load(path)
@@ -511,5 +513,41 @@ def test_any_change_of_a_manifest_value(
         avatar = talksplat.Avatar(bundle, talksplat.backends.choose("auto", 1), 1)
         if 64 <= manifest.video.width * manifest.video.height <= 100_000:
             avatar.session(features=avatar.silence(1)).close()
+    except TalksplatError as error:
+        assert str(error)
+
+
+@settings(
+    max_examples=100,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    data=st.data(),
+    family=st.sampled_from([*VARIANTS]),
+    changes=st.lists(st.tuples(st.floats(0, 0.999), st.integers(0, 255)), min_size=1, max_size=4),
+    cut=st.sampled_from([0, 0, 1, 7, 1000]),
+)
+def test_any_change_of_a_file_whose_hash_agrees(
+    family_bundles: dict[str, Path],
+    tmp_path: Path,
+    data: st.DataObject,
+    family: str,
+    changes: list[tuple[float, int]],
+    cut: int,
+) -> None:
+    own = tmp_path / "own.avatar"
+    shutil.copytree(family_bundles[family], own, dirs_exist_ok=True)
+    name = data.draw(st.sampled_from(sorted(Bundle.open(family_bundles[family]).manifest.files)))
+    original = bytearray((own / name).read_bytes())
+    for position, value in changes:
+        original[int(position**4 * len(original))] = value  # headers lie at the front
+    changed = bytes(original[: len(original) - cut])
+    (own / name).write_bytes(changed)
+    entry = {"bytes": len(changed), "sha256": hashlib.sha256(changed).hexdigest()}
+    edit_manifest(own, lambda document: document["files"].update({name: entry}))
+    try:
+        talksplat.load(own).session().close()  # opening a session makes a frame of silence
     except TalksplatError as error:
         assert str(error)
