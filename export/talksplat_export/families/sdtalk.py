@@ -281,7 +281,7 @@ class MotionNetwork(nn.Module):
 
     def encode_audio(self, audio_window: Tensor) -> Tensor:
         """[1,16,D] to [1,64]."""
-        return self.audio_att_net(self.audio_net(audio_window[0]))
+        return self.audio_att_net(self.audio_net(audio_window.squeeze(0)))
 
     def forward(self, positions: Tensor, audio_window: Tensor, eyes: Tensor) -> Tensor:
         """Movement [N,11], as published.

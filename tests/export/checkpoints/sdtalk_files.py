@@ -78,8 +78,6 @@ def _live(config: SdtalkConfig) -> dict[str, Tensor]:
         with torch.no_grad():
             if name.endswith("embeddings"):
                 parameter.uniform_(-1, 1)
-            elif ".motion_net.net.2." in name:
-                parameter.normal_(std=0.02)
             elif name.endswith("modulated_conv.weight"):
                 pass  # of the right size, and random, as it is built
             elif name.endswith(("modulation.bias", "gamma", "norm.weight")):
@@ -88,8 +86,30 @@ def _live(config: SdtalkConfig) -> dict[str, Tensor]:
                 parameter.normal_(std=0.1)
             elif name.startswith(("gs_generator", "motion_net")):
                 parameter.mul_(2)
+    _set_sizes(model)
     state = model.state_dict()
     return {name: tensor.detach().clone() for name, tensor in state.items()}
+
+
+@torch.no_grad()
+def _set_sizes(model: Sdtalk) -> None:
+    """Gaussians about as large as they are apart, and motion that takes some of them out of range.
+
+    Random weights alone make them a hundred times larger, and the rasterizer's work ten thousand.
+    """
+    apart = 1.5 / model.config.image_encoder.output_size
+    bias = float(torch.logit(torch.tensor(0.6 * apart / 0.05)))
+    model.gs_generator_g.scale_layers[2].bias.fill_(bias)
+    for generator in (model.gs_generator_l0, model.gs_generator_l1):
+        generator.gaussian_conv[6].bias[33:36] = bias
+    spread = torch.tensor([0.02] * 3 + [0.1] * 4 + [0.4 * apart] * 3 + [0.4])
+    window = torch.randn(1, 16, model.config.audio_widths[0])
+    eyes = torch.tensor([[15.0, 14.0, 51.0, 15.0, 15.0, 50.0]])  # pixels of 512
+    eyes *= model.config.upsampler.image_size / 512
+    for network in (model.motion_net_flame, model.motion_net_dense):
+        positions = network.encode_positions(torch.empty(500, 3).uniform_(-1, 1))
+        motion = network(positions, window, eyes)
+        network.motion_net.net[2].weight.mul_((spread / motion.std(dim=0))[:, None])
 
 
 def dead_tensors(config: SdtalkConfig) -> dict[str, Tensor]:
