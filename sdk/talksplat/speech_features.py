@@ -11,16 +11,13 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from talksplat.audio import MAX_SECONDS
 from talksplat.errors import InputError
-
-if TYPE_CHECKING:
-    from talksplat.manifest import WindowContract
+from talksplat.manifest import WindowContract
 
 FloatArray = NDArray[np.float32]
 

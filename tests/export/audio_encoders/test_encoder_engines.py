@@ -1,0 +1,88 @@
+"""TensorRT-RTX takes the audio encoders, in blocks and with free length."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from tests.export.audio_encoders.speech_models import make_model
+
+from talksplat.bundle import Bundle, BundleWriter
+from talksplat_export.audio_encoders.ave import AveEncoder
+from talksplat_export.audio_encoders.base import AudioEncoder, ClipEncoder, export_clip_encoder
+from talksplat_export.audio_encoders.speech_model import SpeechModel
+from talksplat_export.audio_encoders.streaming import stream
+from talksplat_export.audio_encoders.weights import constant_weights
+from talksplat_export.engines import build_engine
+from talksplat_export.onnx_export import export_graph
+
+trt = pytest.importorskip("tensorrt_rtx")
+
+ENCODERS = ("hubert-base", "xls-r", "ave")
+
+
+def make_encoder(name: str, **sizes: object) -> ClipEncoder:
+    torch.manual_seed(0)
+    if name == "ave":
+        return AveEncoder().eval().requires_grad_(False)
+    return SpeechModel(make_model(name, **sizes), None, True, name)
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_a_block_becomes_an_engine(name: str, bundle: Bundle, tmp_path: Path) -> None:
+    audio = stream(make_encoder(name), 0.1 * torch.randn(8000))
+    with BundleWriter(tmp_path / "encoder.avatar") as writer:
+        writer.add_graph("audio_encoder", export_graph(audio.graph(), 18))
+        encoder = writer.commit(bundle.manifest)
+    record = build_engine(encoder, "audio_encoder")
+    assert record.engine_bytes > 10_000 and record.layers > 20
+
+
+def test_a_block_whose_weights_are_inputs_becomes_an_engine() -> None:
+    audio = stream(make_encoder("xls-r"), 0.1 * torch.randn(8000))
+    module, constants = constant_weights(audio.module, largest=0)
+    audio = AudioEncoder(module, "wav2vec2", 50, 48, audio.blocks, constants)
+    assert _build(export_graph(audio.graph(), 18), {}) > 10_000
+
+
+@pytest.mark.parametrize("name", ["hubert-base", "xls-r"])
+def test_clips_of_any_length_become_an_engine(name: str) -> None:
+    model = export_clip_encoder(make_encoder(name, num_hidden_layers=1))
+    assert _build(model, {"pcm": ((1, 1040), (1, 80_000), (1, 320_080))}) > 10_000
+
+
+@pytest.mark.slow
+def test_the_base_model_at_full_size_becomes_an_engine() -> None:
+    encoder = make_encoder(
+        "hubert-base",
+        hidden_size=768,
+        num_hidden_layers=12,
+        num_attention_heads=12,
+        intermediate_size=3072,
+        conv_dim=(512,) * 7,
+        num_conv_pos_embeddings=128,
+        num_conv_pos_embedding_groups=16,
+    )
+    audio = stream(encoder, 0.1 * torch.randn(8000))
+    assert _build(export_graph(audio.graph(), 18), {}) > 100_000_000
+
+
+def _build(model: bytes, ranges: dict[str, tuple[tuple[int, ...], ...]]) -> int:
+    """Bytes of the engine; ``ranges`` holds least, usual and largest shapes of free inputs."""
+    builder = trt.Builder(trt.Logger(trt.Logger.ERROR))
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, builder.logger)
+    parsed = parser.parse(model)
+    assert parsed, [parser.get_error(index).desc() for index in range(parser.num_errors)]
+    config = builder.create_builder_config()
+    config.num_compute_capabilities = 1
+    config.set_compute_capability(trt.ComputeCapability.SM80, 0)
+    if ranges:
+        profile = builder.create_optimization_profile()
+        for name, shapes in ranges.items():
+            profile.set_shape(name, *shapes)
+        config.add_optimization_profile(profile)
+    engine = builder.build_serialized_network(network, config)
+    assert engine is not None
+    return int(engine.nbytes)
