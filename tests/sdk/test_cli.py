@@ -103,6 +103,10 @@ def test_every_verb_takes_an_avatar_that_hears_features(
     assert main(["inspect", str(bundle)]) == 0
     printed = re.sub(r"[│\s]+", " ", capsys.readouterr().out)
     assert "no audio encoder inside" in printed
+    assert "for speech of" not in printed
+    np.save(features, np.zeros((33, 4), np.float32))
+    assert main(["run", str(bundle), str(speech), "-o", str(tmp_path / "short"), *given]) == 0
+    assert "features of 17 frames for speech of 25" in capsys.readouterr().out
     for verb in ("run", "demo"):
         message = fails(capsys, verb, bundle, speech, "-o", tmp_path / "none.mp4")
         assert "--features" in message

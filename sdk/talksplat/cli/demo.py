@@ -13,6 +13,7 @@ from talksplat.cli import arguments
 from talksplat.cli.bench import print_report
 from talksplat.cli.console import console, track
 from talksplat.cli.inspect import print_parity
+from talksplat.cli.run import note_length_of_features
 from talksplat.speech import frame_count, speak
 from talksplat.video import Mp4Writer, contact_sheet, encode_png, resize
 
@@ -49,6 +50,7 @@ def execute(args: argparse.Namespace) -> None:
             writer.write(frame.image, frame.audio)
             if frame.index % every == 0:
                 pictures.append(resize(frame.image, _SHEET_WIDTH, height))
+    note_length_of_features(avatar, args.features, len(pcm))
     sheet = contact_sheet(pictures[: _SHEET_COLUMNS * _SHEET_ROWS], _SHEET_COLUMNS)
     write_bytes(clip.with_suffix(".png"), encode_png(sheet))
     if avatar.manifest.parity is not None:

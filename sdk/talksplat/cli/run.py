@@ -13,6 +13,7 @@ from talksplat.cli import arguments
 from talksplat.cli.console import console, track
 from talksplat.errors import InputError
 from talksplat.speech import frame_count, speak
+from talksplat.speech_features import read_features
 from talksplat.video import FrameSink, Mp4Writer, PngSequence
 
 
@@ -45,11 +46,26 @@ def execute(args: argparse.Namespace) -> None:
     ):
         for frame in track(speak(session, pcm), f"Rendering {args.output.name}", frames):
             sink.write(frame.image, frame.audio)
+    note_length_of_features(avatar, args.features, len(pcm))
     seconds = time.perf_counter() - start
     console.print(
         f"{args.output}: {frames} frames, {len(pcm) / SAMPLE_RATE:.2f} s of speech in "
         f"{seconds:.2f} s, encoding included"
     )
+
+
+def note_length_of_features(avatar: Avatar, features: Path | None, samples: int) -> None:
+    """Say so if features are of another length than the speech, which goes on without them."""
+    if features is None:
+        return
+    audio, rows = avatar.manifest.audio, read_features(features)
+    found = len(rows) if rows.ndim == 3 else -(-len(rows) // audio.frame_tokens)
+    needed = -(-samples // audio.frame_samples)
+    if found != needed:
+        console.print(
+            f"{features}: features of {found} frames for speech of {needed}; the speech decides, "
+            "frames beyond the features hear nothing"
+        )
 
 
 def frame_sink(path: Path, avatar: Avatar, fps: int) -> FrameSink:
