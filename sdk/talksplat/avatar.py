@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -82,7 +82,9 @@ class Avatar:
         """Begin to speak. Graphs are warmed up here, so that the first frame is not late.
 
         The tracks (pose, upper face, background) play forth and back by one clock, a row per frame
-        of the model, through all utterances of the session.
+        of the model, through all utterances of the session. Where the pose is a transforms file
+        with an ``img_id`` per frame, an OpenFace table and a folder of numbered pictures are read
+        at these frames, as they belong to one recording.
 
         Args:
             fps: frames per second of the output; the model itself runs at 25.
@@ -116,9 +118,11 @@ class Avatar:
         if pose is not None:
             scene = replace(scene, viewmats=_viewmats(pose))
         if upper_face is not None:
-            scene = replace(scene, upper_face=self._upper_face(upper_face))
+            numbers = scene.viewmats.numbers
+            scene = replace(scene, upper_face=self._upper_face(upper_face, numbers))
         if background is not None:
-            scene = replace(scene, background=self._backdrop(background))
+            numbers = scene.viewmats.numbers
+            scene = replace(scene, background=self._backdrop(background, numbers))
         return Session(
             self._family,
             fps=fps,
@@ -127,15 +131,19 @@ class Avatar:
             noise=_noise(noise),
         )
 
-    def _upper_face(self, upper_face: str | os.PathLike[str] | ArrayLike) -> Track:
+    def _upper_face(
+        self, upper_face: str | os.PathLike[str] | ArrayLike, numbers: Sequence[int] | None
+    ) -> Track:
         if isinstance(upper_face, str | os.PathLike):
-            return read_upper_face(Path(upper_face), self._family.openface_scale)
+            return read_upper_face(Path(upper_face), self._family.openface_scale, numbers)
         return Track(check_upper_face(upper_face))
 
-    def _backdrop(self, background: str | os.PathLike[str] | ByteImage) -> Backdrop:
+    def _backdrop(
+        self, background: str | os.PathLike[str] | ByteImage, numbers: Sequence[int] | None
+    ) -> Backdrop:
         video, own = self.manifest.video, self._family.scene.background
         plate = np.zeros((video.height, video.width, 3), np.uint8) if own is None else own.at(0)
-        return open_backdrop(background, video.width, video.height, plate)
+        return open_backdrop(background, video.width, video.height, plate, numbers)
 
 
 def _viewmats(pose: str | os.PathLike[str] | ArrayLike) -> Track:

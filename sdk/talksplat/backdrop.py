@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -50,12 +51,16 @@ class PictureFolder:
     Args:
         folder: holds ``.png``, ``.jpg``, ``.webp`` or ``.bmp`` files.
         plate: [H,W,3] uint8, what lies behind transparent pictures; every picture has its size.
+        numbers: frames of the recording whose pictures are shown, if they are named by number; by
+            default all of them.
 
     Raises:
-        InputError: the folder holds no picture.
+        InputError: the folder holds no picture, or not that of one of these frames.
     """
 
-    def __init__(self, folder: Path, plate: ByteImage) -> None:
+    def __init__(
+        self, folder: Path, plate: ByteImage, numbers: Sequence[int] | None = None
+    ) -> None:
         try:
             paths = [path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES]
         except OSError as error:
@@ -66,6 +71,16 @@ class PictureFolder:
             )
         numbered = all(path.stem.isdecimal() and path.stem.isascii() for path in paths)
         self._paths = sorted(paths, key=lambda path: (int(path.stem) if numbered else 0, path.name))
+        if numbered and numbers is not None:
+            by_number = {int(path.stem): path for path in self._paths}
+            missing = [number for number in numbers if number not in by_number]
+            if missing:
+                raise InputError(
+                    f"The camera track belongs to frames of a recording: expected a picture "
+                    f"{missing[0]} in {folder}, found none ({len(missing)} of {len(numbers)} are "
+                    "missing)."
+                )
+            self._paths = [by_number[number] for number in numbers]
         self._plate = plate
         self._shown: tuple[int, ByteImage] | None = None
 
@@ -89,7 +104,11 @@ class PictureFolder:
 
 
 def open_backdrop(
-    background: str | os.PathLike[str] | ByteImage, width: int, height: int, plate: ByteImage
+    background: str | os.PathLike[str] | ByteImage,
+    width: int,
+    height: int,
+    plate: ByteImage,
+    numbers: Sequence[int] | None = None,
 ) -> Backdrop:
     """A backdrop from a picture file (scaled to fit), a folder of pictures, or arrays.
 
@@ -98,6 +117,7 @@ def open_backdrop(
         width: of the avatar's video, pixels.
         height: of the avatar's video, pixels.
         plate: what lies behind transparent pictures of a folder.
+        numbers: as for :class:`PictureFolder`.
 
     Raises:
         InputError: not such a thing, or of another size.
@@ -105,7 +125,7 @@ def open_backdrop(
     if isinstance(background, str | os.PathLike):
         path = Path(background)
         if path.is_dir():
-            return PictureFolder(path, plate)
+            return PictureFolder(path, plate, numbers)
         return Pictures(resize(read_image(path), width, height)[None])
     pictures = as_array("background", background)
     fits = pictures.ndim in (3, 4) and pictures.shape[-3:] == (height, width, 3) and pictures.size

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,10 +38,17 @@ def forth_and_back(frame: int, count: int) -> int:
 
 
 class Track:
-    """Rows [T, ...] read at any frame number, played :func:`forth_and_back`."""
+    """Rows [T, ...] read at any frame number, played :func:`forth_and_back`.
 
-    def __init__(self, rows: ArrayLike) -> None:
+    Args:
+        rows: one per frame.
+        numbers: which frames of a recording the rows belong to, where that is known; other files
+            of the recording are then read at these.
+    """
+
+    def __init__(self, rows: ArrayLike, numbers: Sequence[int] | None = None) -> None:
         self.rows = np.ascontiguousarray(rows, np.float32)
+        self.numbers = None if numbers is None else tuple(numbers)
         if not len(self.rows):
             raise InputError("A track needs at least one frame.")
 
@@ -54,7 +62,8 @@ def read_pose(path: Path) -> Track:
     """Camera track from a file.
 
     ``.json``: a NeRF-style transforms file, ``frames[i].transform_matrix`` camera to world in
-    OpenGL axes, frames in the order of the file. ``.npz``: ``viewmats`` [T,4,4], world to camera
+    OpenGL axes, frames in the order of the file; ``frames[i].img_id``, if every frame has one,
+    becomes :attr:`Track.numbers`. ``.npz``: ``viewmats`` [T,4,4], world to camera
     in OpenCV axes.
 
     Raises:
@@ -66,13 +75,17 @@ def read_pose(path: Path) -> Track:
             raise InputError(
                 f"{path} is not a pose file of at most {_MAX_POSE_BYTES} bytes (it has {size})."
             )
+        numbers = None
         if path.suffix == ".json":
-            viewmats = _opengl_to_viewmats(_transform_matrices(path))
+            frames = _transform_frames(path)
+            matrices = [frame["transform_matrix"] for frame in frames]
+            viewmats = _opengl_to_viewmats(np.array(matrices, np.float64))
+            numbers = _frame_numbers(frames)
         elif path.suffix == ".npz":
             viewmats = _stored_viewmats(path)
         else:
             raise InputError(f"{path} is not a pose file; expected .json or .npz.")
-        return Track(check_viewmats(viewmats))
+        return Track(check_viewmats(viewmats), numbers)
     except InputError as error:
         raise InputError(f"Pose file {path}: {error}") from error
     except (OSError, KeyError, TypeError, ValueError) as error:
@@ -82,17 +95,20 @@ def read_pose(path: Path) -> Track:
         ) from error
 
 
-def read_upper_face(path: Path, openface_scale: FloatArray | None) -> Track:
+def read_upper_face(
+    path: Path, openface_scale: FloatArray | None, numbers: Sequence[int] | None = None
+) -> Track:
     """Upper face track from a file.
 
     ``.npy``: [T,6] in the units that the avatar's network eats. ``.csv``: OpenFace's table, of
     which the columns ``AU01_r``, ``AU04_r``, ``AU05_r``, ``AU06_r``, ``AU07_r`` (0..5) and
-    ``AU45_r`` (0..2, cut off above) are taken, one row per frame.
+    ``AU45_r`` (0..2, cut off above) are taken, one row per frame of the recording.
 
     Args:
         path: the file.
         openface_scale: [6] by which OpenFace's intensities are multiplied to become what the
             network eats; None if it does not eat action units.
+        numbers: frames of the recording whose rows of a ``.csv`` are taken; by default all.
 
     Raises:
         InputError: not such a file, or numbers that are not finite.
@@ -111,6 +127,13 @@ def read_upper_face(path: Path, openface_scale: FloatArray | None) -> Track:
                 "action units; expected an .npy with them, [T,6]."
             )
         units = np.clip(_openface_units(path), 0, OPENFACE_CEILING) * openface_scale
+        if numbers is not None:
+            if max(numbers) >= len(units):
+                raise InputError(
+                    f"the camera track belongs to frames up to {max(numbers)} of its recording; "
+                    f"expected a row for each, found {len(units)} rows."
+                )
+            units = units[list(numbers)]
         return Track(check_upper_face(units))
     except InputError as error:
         raise InputError(f"Upper face file {path}: {error}") from error
@@ -171,9 +194,15 @@ def check_viewmats(viewmats: ArrayLike) -> NDArray[np.float64]:
     return matrices
 
 
-def _transform_matrices(path: Path) -> NDArray[np.float64]:
+def _transform_frames(path: Path) -> list[dict[str, Any]]:
     document: Any = schema.parse(path.read_text(encoding="utf-8"))
-    return np.array([frame["transform_matrix"] for frame in document["frames"]], np.float64)
+    return list(document["frames"])
+
+
+def _frame_numbers(frames: list[dict[str, Any]]) -> list[int] | None:
+    numbers = [frame.get("img_id") for frame in frames]
+    known = [number for number in numbers if type(number) is int and 0 <= number < 2**31]
+    return known if len(known) == len(numbers) else None
 
 
 def _stored_viewmats(path: Path) -> NDArray[np.float64]:

@@ -71,6 +71,15 @@ def test_numbers_are_counted_and_names_sorted_forth_and_back(
         np.testing.assert_array_equal(backdrop.at(frame)[-3:], torso(number)[-3:, :, :3])
 
 
+def test_pictures_of_the_frames_of_a_recording(tmp_path: Path) -> None:
+    write_torsos(tmp_path / "frames", ["0", "1", "2", "3"])
+    backdrop = PictureFolder(tmp_path / "frames", PLATE, numbers=[2, 3, 2])
+    for frame, number in enumerate([2, 3, 2, 3]):
+        np.testing.assert_array_equal(backdrop.at(frame)[-3:], torso(number)[-3:, :, :3])
+    with pytest.raises(InputError, match=r"expected a picture 7 in .*1 of 2 are missing"):
+        PictureFolder(tmp_path / "frames", PLATE, numbers=[1, 7])
+
+
 def test_arrays_play_forth_and_back() -> None:
     pictures = np.stack([np.full((*SIZE, 3), value, np.uint8) for value in (1, 2, 3)])
     backdrop = open_backdrop(pictures, SIZE[1], SIZE[0], PLATE)

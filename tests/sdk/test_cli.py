@@ -148,6 +148,15 @@ def test_scene_from_files(
     arguments = ["run", bundle, speech, "-o", output, *scene]
     assert main([str(argument) for argument in arguments]) == 0
     assert len(list(output.iterdir())) == 25
+    transforms = tmp_path / "transforms_val.json"
+    camera = np.diag([1.0, 1.0, 1.0, 1.0])
+    camera[2, 3] = 0.7
+    frames = [{"transform_matrix": camera.tolist(), "img_id": n} for n in (20, 21, 30)]
+    transforms.write_text(json.dumps({"frames": frames}))
+    scene[-1] = transforms
+    message = fails(capsys, "run", bundle, speech, "-o", tmp_path / "x", *scene)
+    assert "frames up to 30" in message
+    scene[-1] = pose
     sdtalk = family_bundles["sdtalk"]
     message = fails(capsys, "run", sdtalk, speech, "-o", tmp_path / "x", "--upper-face", units)
     assert "lid openings" in message

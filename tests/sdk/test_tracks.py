@@ -147,6 +147,23 @@ def test_openface_tables_are_cut_off_and_scaled(tmp_path: Path) -> None:
     assert scaled.max() == 1
 
 
+def test_a_table_is_read_at_the_frames_of_the_camera_track(tmp_path: Path) -> None:
+    path, pose = tmp_path / "au.csv", tmp_path / "transforms_val.json"
+    path.write_text(OPENFACE)
+    frames = [{"transform_matrix": camera_to_world().tolist(), "img_id": n} for n in (1, 0, 1)]
+    pose.write_text(json.dumps({"frames": frames}))
+    numbers = read_pose(pose).numbers
+    assert numbers == (1, 0, 1)
+    rows = read_upper_face(path, RAW).rows
+    np.testing.assert_array_equal(read_upper_face(path, RAW, numbers).rows, rows[[1, 0, 1]])
+    with pytest.raises(InputError, match=r"frames up to 2.*found 2 rows"):
+        read_upper_face(path, RAW, [0, 2])
+    for img_id in (None, -1, True, "3", 2**31):
+        frames[1]["img_id"] = img_id
+        pose.write_text(json.dumps({"frames": frames}))
+        assert read_pose(pose).numbers is None
+
+
 def test_upper_face_arrays(tmp_path: Path) -> None:
     path = tmp_path / "eyes.npy"
     for dtype in (np.float32, np.float64, np.float16):
