@@ -25,6 +25,7 @@ from talksplat_export.audio_encoders.base import (
     StreamingForm,
 )
 from talksplat_export.audio_encoders.load import load_encoder
+from talksplat_export.audio_encoders.untrained import ARCHITECTURES, untrained_speech_model
 from talksplat_export.audio_encoders.weights import constant_weights
 from talksplat_export.probe_speech import probe_speech
 
@@ -128,7 +129,9 @@ def markdown(encoder: ClipEncoder, measures: Sequence[StreamingMeasure]) -> str:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
-    parser.add_argument("encoder", help="folder, hub id or AVE checkpoint")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("encoder", nargs="?", help="folder, hub id or AVE checkpoint")
+    source.add_argument("--untrained", choices=ARCHITECTURES, help="an architecture at full size")
     parser.add_argument("--speech", type=Path, help="sound file; default: made-up vowels")
     parser.add_argument("--layer", type=int, help="hidden state; default: the last")
     parser.add_argument(
@@ -141,7 +144,11 @@ def main() -> None:
     )
     parser.add_argument("-o", "--output", type=Path, default=Path("out/streaming"))
     args = parser.parse_args()
-    encoder = load_encoder(args.encoder, layer=args.layer)
+    encoder = (
+        load_encoder(args.encoder, layer=args.layer)
+        if args.untrained is None
+        else untrained_speech_model(args.untrained)
+    )
     pcm = torch.from_numpy(probe_speech() if args.speech is None else read_audio(args.speech))
     measures = [measure(encoder, form, pcm) for form in args.forms or [encoder.usual_form]]
     document = {"encoder": encoder.origin, "forms": [asdict(measured) for measured in measures]}

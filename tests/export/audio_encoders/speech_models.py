@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import torch
 
+from talksplat_export.audio_encoders.untrained import ARCHITECTURES
+
 transformers = pytest.importorskip("transformers")
 
 SMALL = {
@@ -20,23 +22,16 @@ SMALL = {
     "num_conv_pos_embeddings": 16,
     "num_conv_pos_embedding_groups": 4,
 }
-LARGE_NORMS = {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True}
-
-# What tells the published architectures apart besides their widths.
-ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
-    "hubert-base": ("Hubert", {}),
-    "hubert-large": ("Hubert", LARGE_NORMS),
-    "wav2vec2-base": ("Wav2Vec2", {}),
-    "wav2vec2-large": ("Wav2Vec2", {"feat_extract_norm": "group"}),
-    "xls-r": ("Wav2Vec2", LARGE_NORMS),
-}
 
 
 def make_model(architecture: str, seed: int = 0, **sizes: Any) -> Any:
-    """An untrained model. Norms and biases are random too, so that none can be left out unseen."""
-    kind, norms = ARCHITECTURES[architecture]
+    """An untrained model, small unless ``sizes`` say otherwise.
+
+    Norms and biases are random too, so that none can be left out unseen.
+    """
+    kind, configuration = ARCHITECTURES[architecture]
     torch.manual_seed(seed)
-    config = getattr(transformers, f"{kind}Config")(**{**SMALL, **norms, **sizes})
+    config = getattr(transformers, f"{kind}Config")(**{**configuration, **SMALL, **sizes})
     model = getattr(transformers, f"{kind}Model")(config).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():

@@ -19,7 +19,7 @@ from talksplat_export.onnx_export import export_graph
 
 trt = pytest.importorskip("tensorrt_rtx")
 
-ENCODERS = ("hubert-base", "xls-r", "ave")
+ENCODERS = ("hubert-base", "xls-r-1b", "ave")
 
 
 def make_encoder(name: str, **sizes: object) -> ClipEncoder:
@@ -40,13 +40,13 @@ def test_a_block_becomes_an_engine(name: str, bundle: Bundle, tmp_path: Path) ->
 
 
 def test_a_block_whose_weights_are_inputs_becomes_an_engine() -> None:
-    audio = stream(make_encoder("xls-r"), 0.1 * torch.randn(8000))
+    audio = stream(make_encoder("xls-r-1b"), 0.1 * torch.randn(8000))
     module, constants = constant_weights(audio.module, largest=0)
     audio = AudioEncoder(module, "wav2vec2", 50, 48, audio.blocks, constants)
     assert _build(export_graph(audio.graph(), 18), {}) > 10_000
 
 
-@pytest.mark.parametrize("name", ["hubert-base", "xls-r"])
+@pytest.mark.parametrize("name", ["hubert-base", "xls-r-1b"])
 def test_clips_of_any_length_become_an_engine(name: str) -> None:
     model = export_clip_encoder(make_encoder(name, num_hidden_layers=1))
     assert _build(model, {"pcm": ((1, 1040), (1, 80_000), (1, 320_080))}) > 10_000

@@ -9,25 +9,26 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import soundfile
 import torch
-from tests.export.audio_encoders.speech_models import (
-    ARCHITECTURES,
-    make_model,
-    save_model,
-    transformers,
-)
+from tests.export.audio_encoders.speech_models import make_model, save_model, transformers
 
+from talksplat.cli import main
 from talksplat.errors import CheckpointError, InputError
-from talksplat_export.audio_encoders import base
+from talksplat.manifest import WindowContract
+from talksplat.speech_features import FeatureWindows, read_features
+from talksplat_export.audio_encoders import base, streaming
+from talksplat_export.audio_encoders.ave import AveEncoder
 from talksplat_export.audio_encoders.base import StreamingForm, export_clip_encoder
 from talksplat_export.audio_encoders.load import load_encoder
 from talksplat_export.audio_encoders.speech_model import SpeechModel, load_speech_model
 from talksplat_export.audio_encoders.streaming import measure, stream, streamed
+from talksplat_export.audio_encoders.untrained import ARCHITECTURES, untrained_speech_model
 from talksplat_export.audio_encoders.weights import constant_weights
 from talksplat_export.onnx_export import export_graph
 
 LENGTHS = (400, 719, 5_000, 16_000, 33_333)
-BOTH_NORMS = ("hubert-base", "xls-r")
+BOTH_NORMS = ("hubert-base", "xls-r-1b")
 
 
 def sound(samples: int, seed: int = 0) -> torch.Tensor:
@@ -77,10 +78,10 @@ def test_any_hidden_state_can_be_taken(architecture: str, layer: int) -> None:
 
 
 def test_the_waveform_is_left_alone_if_told_so() -> None:
-    model = make_model("xls-r")
+    model = make_model("xls-r-1b")
     with torch.inference_mode():
         expected = model(sound(5000)[None]).last_hidden_state[0]
-    encoder = SpeechModel(model, None, False, "xls-r")
+    encoder = SpeechModel(model, None, False, "xls-r-1b")
     torch.testing.assert_close(encoder.clip(sound(5000)), expected, atol=1e-5, rtol=0)
     assert encoder.origin.endswith("waveform as it is")
 
@@ -117,7 +118,7 @@ def test_the_first_block_with_all_that_follows_is_that_of_the_clip(architecture:
 
 
 def test_a_window_hears_nothing_beyond_itself_and_the_measure_says_how_much_that_is() -> None:
-    encoder = SpeechModel(make_model("xls-r"), None, True, "xls-r")
+    encoder = SpeechModel(make_model("xls-r-1b"), None, True, "xls-r-1b")
     pcm = sound(640 * 50)
     short = measure(encoder, StreamingForm(5, 5, 0), pcm)
     long = measure(encoder, StreamingForm(5, 50, 20), pcm)
@@ -218,6 +219,48 @@ def test_forms_are_checked() -> None:
             StreamingForm(*sizes)
 
 
+def test_the_table_of_streaming_forms_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = save_model(tmp_path / "mine", "hubert-base")
+    forms = ["--forms", "5,10,0", "5,10,5"]
+    output = ["-o", str(tmp_path / "out" / "forms")]
+    monkeypatch.setattr("sys.argv", ["streaming", str(folder), *forms, *output])
+    streaming.main()
+    written = json.loads((tmp_path / "out" / "forms.json").read_text())
+    assert [form["form"]["look_ahead_frames"] for form in written["forms"]] == [0, 5]
+    assert written["encoder"].startswith("mine")
+    printed = capsys.readouterr().out
+    assert printed == (tmp_path / "out" / "forms.md").read_text()
+    assert "| 5 | 0.4 | 200 | 365 |" in printed
+
+
+@pytest.mark.parametrize("source", ["speech", "ave"])
+def test_the_verb_writes_features_that_a_session_takes(
+    source: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pcm = sound(16_000)
+    soundfile.write(tmp_path / "speech.wav", pcm.numpy(), 16000, subtype="FLOAT")
+    if source == "speech":
+        weights = save_model(tmp_path / "mine", "hubert-large")
+    else:
+        weights = tmp_path / "audio_visual_encoder.pth"
+        torch.save(AveEncoder().network.state_dict(), weights)
+    output = tmp_path / "deep" / "aud.npy"
+    verb = ["features", str(tmp_path / "speech.wav"), "--encoder", str(weights)]
+    assert main([*verb, "-o", str(output)]) == 0
+    encoder = load_encoder(str(weights))
+    features = read_features(output)
+    np.testing.assert_array_equal(features, encoder.clip(pcm).numpy())
+    assert f"{len(features)} tokens of {encoder.feature_size}" in capsys.readouterr().out
+    window = WindowContract(4, 3, 2, 0) if source == "speech" else WindowContract(4, 3, 1, 0)
+    windows = FeatureWindows(features, window, encoder.feature_size, encoder.frame_tokens)
+    assert windows.frames >= 25
+    assert main([*verb, "-o", str(tmp_path / "aud.txt")]) == 1
+    assert ".npy" in capsys.readouterr().err
+    assert not (tmp_path / "aud.txt").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["hubert-base", "wav2vec2-base"])
 def test_the_base_models_at_full_size(architecture: str) -> None:
@@ -240,19 +283,8 @@ def test_the_base_models_at_full_size(architecture: str) -> None:
 
 @pytest.mark.slow
 def test_xls_r_at_full_size_keeps_its_weights_beside_the_graph() -> None:
-    """A billion weights are 3.9 GB, which no ONNX file holds. Takes about 10 GB of memory."""
-    config = transformers.Wav2Vec2Config(
-        hidden_size=1280,
-        num_hidden_layers=48,
-        num_attention_heads=16,
-        intermediate_size=5120,
-        feat_extract_norm="layer",
-        do_stable_layer_norm=True,
-        conv_bias=True,
-    )
-    torch.manual_seed(0)
-    model = transformers.Wav2Vec2Model(config).eval()
-    encoder = SpeechModel(model, None, True, "XLS-R-1B")
+    """A billion weights are 3.9 GB, which no ONNX file holds. Takes 4.4 GB of memory."""
+    encoder = untrained_speech_model("xls-r-1b")
     blocks, module = encoder.window(StreamingForm(1, 5, 1))
     pcm = sound(7 * 640 + 80)[None]
     with torch.inference_mode():
