@@ -25,6 +25,8 @@ from torch import Tensor
 from talksplat.errors import CheckpointError
 
 _FORBIDDEN_GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
+_NUMPY_SCALAR = "NumPy scalar of type"
+_FOREIGN_SCALAR = re.compile(_NUMPY_SCALAR + r" '(\w+)'")
 _PICKLE_START = b"\x80"
 
 
@@ -33,7 +35,7 @@ class _FloatType:
 
     def __init__(self, code: str, *_: object) -> None:
         if code not in ("f8", "f4"):
-            raise pickle.UnpicklingError(f"a NumPy scalar of type {code!r}")
+            raise pickle.UnpicklingError(f"{_NUMPY_SCALAR} {code!r}")
         self.format = {"f8": "d", "f4": "f"}[code]
         self.byte_order = "<"
 
@@ -112,6 +114,11 @@ def _refusal(path: Path, reason: str) -> str:
             f"{path} is not safe to read: a checkpoint holds tensors, numbers and text only, this "
             f"one asks to run {forbidden[1]!r} while it is read. Nothing was run. Get the "
             "checkpoint from someone you trust, or save its state dicts alone."
+        )
+    if scalar := _FOREIGN_SCALAR.search(reason):
+        return (
+            f"{path} holds a NumPy value of type {scalar[1]!r}: expected tensors, plain numbers "
+            "and text, and of NumPy float64 and float32 scalars alone. Save it as a plain number."
         )
     return _damage(path)
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from talksplat.manifest import (
     AudioBlocks,
@@ -27,6 +26,7 @@ from talksplat_export.families.base import Array, FamilyExport, FloatArray, Grap
 from talksplat_export.families.d3talker import UPPER_FACE_WIDTH, Conditions
 from talksplat_export.families.d3talker_graphs import MotionGraph, bake
 from talksplat_export.families.d3talker_reference import D3TalkerReference
+from talksplat_export.families.flop_counter import FlopCounter
 from talksplat_export.gaussians import GaussianSet
 from talksplat_export.training.conditioning import FRAMES_AFTER, FRAMES_BEFORE, WINDOW_TOKENS
 
@@ -193,31 +193,16 @@ class D3TalkerExport(FamilyExport):
         motion, audio, upper_face = self._conditions().values()
         locations = model.locate(identity)
         graph = MotionGraph(model, list(self.baked))
-        with _FlopCounter() as published:
+        with FlopCounter() as published:
             conditions = Conditions(model.temporal(motion), model.audio_branch(audio), upper_face)
             model.deformations(identity, locations, conditions)
-        with _FlopCounter() as exported:
+        with FlopCounter() as exported:
             graph(motion, audio, upper_face, *self.baked.values())
         return Baked(
             bytes=sum(tensor.nbytes for tensor in self.baked.values()),
             flops_before=published.get_total_flops(),
             flops_after=exported.get_total_flops(),
         )
-
-
-class _FlopCounter(FlopCounterMode):
-    """Counts a sparse product by its entries, where torch counts it as if it were dense."""
-
-    def __init__(self) -> None:
-        super().__init__(display=False, custom_mapping={torch.ops.aten.mm: _count_mm})
-
-
-def _count_mm(left: Tensor, right: Tensor, **_: Any) -> int:
-    entries = left.numel() if left.layout == torch.strided else left._nnz()
-    return 2 * entries * right.shape[1]
-
-
-_count_mm._get_raw = True  # type: ignore[attr-defined]  # tensors, not their shapes
 
 
 def _appearance(gaussians: GaussianSet) -> dict[str, Tensor]:

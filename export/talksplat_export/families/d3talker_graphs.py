@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from talksplat_export.families.baked_decoder import normalize_quats
 from talksplat_export.families.d3talker import D3Talker, DeformationField, GridLocations, Identity
 
 
@@ -100,7 +101,7 @@ class MotionGraph(nn.Module):
         return (
             means,
             F.softplus(scales),
-            _normalize(quats),
+            normalize_quats(quats),
             mouth_means,
             constants["mouth_rest_scales"].clone(),
             constants["mouth_rest_quats"].clone(),
@@ -118,9 +119,3 @@ def _add_field(
     # The condition scales the matrix, not the attention of every Gaussian: no pass over N.
     hidden = torch.relu(first + attention @ (matrix * condition.T))
     return base + torch.relu(hidden @ hidden_matrix) @ output
-
-
-def _normalize(quats: Tensor) -> Tensor:
-    # As F.normalize, which would copy the norms to the shape of the quaternions first.
-    norms: Tensor = torch.linalg.vector_norm(quats, dim=1, keepdim=True)
-    return quats / norms.clamp_min(1e-12)

@@ -98,7 +98,7 @@ def test_numpy_scalars_of_either_numpy_are_plain_floats(
 def test_other_numpy_scalars_are_refused(scalar: Any, tmp_path: Path) -> None:
     path = tmp_path / "a.pth"
     torch.save({"value": scalar}, path)
-    with pytest.raises(CheckpointError, match=str(path)):
+    with pytest.raises(CheckpointError, match=r"NumPy value of type '\w+': expected .* Save it as"):
         read_torch_file(path)
 
 
