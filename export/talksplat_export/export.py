@@ -15,10 +15,10 @@ import talksplat
 from talksplat.audio import SAMPLE_RATE, read_audio
 from talksplat.bundle import Bundle, BundleWriter
 from talksplat.manifest import Provenance
-from talksplat_export.checkpoints.avatar_checkpoint import AvatarCheckpoint
-from talksplat_export.families.base import FamilyExport, FloatArray
-from talksplat_export.families.d3talker_export import D3TalkerExport
+from talksplat_export.families.base import FloatArray
+from talksplat_export.families.load import Notice, load_family
 from talksplat_export.onnx_export import export_graph
+from talksplat_export.options import ExportOptions
 from talksplat_export.parity import check_parity, measure
 from talksplat_export.probe_speech import probe_speech
 
@@ -30,21 +30,27 @@ def export_checkpoint(
     checkpoint_path: Path,
     output_path: Path,
     *,
+    options: ExportOptions | None = None,
     overwrite: bool = False,
     speech: Path | None = None,
     progress: Progress = lambda step, number, total: None,
+    notice: Notice = lambda sentence: None,
 ) -> Bundle:
     """Bake, export, measure against the checkpoint, and write the bundle whole or not at all.
 
     Args:
-        checkpoint_path: a checkpoint as :class:`AvatarCheckpoint` saves it.
+        checkpoint_path: a checkpoint of any family, as its training saves it.
         output_path: the bundle to make, a folder such as ``ada.avatar``.
+        options: what the checkpoint does not say.
         overwrite: replace a bundle that is already there.
         speech: sound file on which parity is measured; by default a second of made-up vowels.
         progress: told about every step.
+        notice: told what was assumed because nothing said it, one sentence at a time.
 
     Raises:
         CheckpointError: the checkpoint is missing, damaged, unsafe or not of a known format.
+        InputError: an option does not belong to the checkpoint's family, or one of the files it
+            names is missing or damaged.
         VerificationError: the bundle would compute something else than the checkpoint.
         OutputError: the bundle exists or cannot be written (disk full included).
         AudioError: the speech cannot be read.
@@ -52,7 +58,9 @@ def export_checkpoint(
     pcm = read_probe(speech)
     with one_thread(), BundleWriter(output_path, overwrite=overwrite) as writer:
         progress(f"Reading {checkpoint_path.name}", 0, 1)
-        family = load_family(checkpoint_path)
+        family = load_family(
+            checkpoint_path, options or ExportOptions(), name=output_path.stem, notice=notice
+        )
         graphs = family.graphs()
         total = len(graphs) + 4
         progress("Baking", 1, total)
@@ -80,15 +88,6 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-def load_family(checkpoint_path: Path) -> FamilyExport:
-    """A checkpoint of any family that talksplat exports.
-
-    Raises:
-        CheckpointError: it cannot be read.
-    """
-    return D3TalkerExport(AvatarCheckpoint.load(checkpoint_path))
 
 
 def read_probe(speech: Path | None) -> FloatArray:

@@ -24,7 +24,9 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from talksplat import schema
+from talksplat.bundle import Bundle
 from talksplat.errors import InputError
+from talksplat.tensor_reader import TensorReader
 from talksplat.tracks import UPPER_FACE_SIZE, check_upper_face, check_viewmats
 
 FloatArray = NDArray[np.float32]
@@ -81,9 +83,16 @@ class Scene:
             )
 
     @classmethod
-    def from_capture(cls, folder: Path) -> Self:
+    def from_capture(
+        cls, folder: Path, *, background: Path | None = None, upper_face: Path | None = None
+    ) -> Self:
         """The scene of a capture's folder: validation cameras where there are some, as upstream
         renders them, else those of the training; the first frame's torso over the background.
+
+        Args:
+            folder: of the capture.
+            background: a picture instead of the folder's own.
+            upper_face: an ``au.csv`` instead of the folder's own.
 
         Raises:
             InputError: a file is missing, damaged or does not fit the others; names it.
@@ -97,13 +106,24 @@ class Scene:
                 f"{folder} is not a capture: expected transforms_val.json or "
                 "transforms_train.json in it, found neither."
             )
-        background = _either(folder / "bc.jpg", folder / "bc.png")
-        upper_face = folder / "au.csv"
+        return cls.of_parts(found, folder, background=background, upper_face=upper_face)
+
+    @classmethod
+    def of_parts(
+        cls,
+        transforms: Path,
+        folder: Path,
+        *,
+        background: Path | None = None,
+        upper_face: Path | None = None,
+    ) -> Self:
+        """As :meth:`from_transforms`; what is not given is looked for in a capture's folder."""
+        torso_folder = folder / "torso_imgs"
         return cls.from_transforms(
-            found,
-            background=background,
-            torso_folder=folder / "torso_imgs" if (folder / "torso_imgs").is_dir() else None,
-            upper_face=upper_face if upper_face.is_file() else None,
+            transforms,
+            background=background or _either(folder / "bc.jpg", folder / "bc.png"),
+            torso_folder=torso_folder if torso_folder.is_dir() else None,
+            upper_face=upper_face or _either(folder / "au.csv"),
         )
 
     @classmethod
@@ -171,6 +191,30 @@ class Scene:
             background=plate,
             upper_face=rows,
             notes=tuple(notes),
+        )
+
+    @classmethod
+    def from_bundle(cls, bundle: Bundle) -> Self:
+        """The scene that a bundle was exported with.
+
+        Raises:
+            BundleError: its tracks or background are missing.
+        """
+        tensors = TensorReader(bundle)
+        video = bundle.manifest.video
+        size = (video.height, video.width, 3)
+        viewmats = tensors.get("tracks.safetensors", "viewmats", (-1, 4, 4))
+        name = "eyes" if bundle.manifest.family == "sdtalk" else "upper_face"
+        background = np.zeros(size, np.uint8)
+        if "background.safetensors" in bundle.manifest.files:
+            background = tensors.get("background.safetensors", "image", size, np.uint8)
+        return cls(
+            viewmats=viewmats,
+            K=np.array(bundle.manifest.camera.K),
+            width=video.width,
+            height=video.height,
+            background=background,
+            upper_face=tensors.get("tracks.safetensors", name, (-1, UPPER_FACE_SIZE)),
         )
 
     @classmethod
@@ -250,7 +294,7 @@ def read_image(path: Path) -> ByteImage:
     Raises:
         InputError: missing, damaged or larger than 4096 pixels a side.
     """
-    return np.asarray(_open_image(path).convert("RGB"))
+    return np.asarray(open_image(path).convert("RGB"))
 
 
 def read_action_units(path: Path) -> FloatArray:
@@ -309,7 +353,7 @@ def _black(path: Path, document: dict[str, Any]) -> ByteImage:
 
 def _with_torso(plate: ByteImage, path: Path) -> ByteImage:
     """A torso, RGBA, over a plate; truncated to bytes as upstream stores it."""
-    torso = np.asarray(_open_image(path).convert("RGBA"), np.float32)
+    torso = np.asarray(open_image(path).convert("RGBA"), np.float32)
     if torso.shape[:2] != plate.shape[:2]:
         raise InputError(
             f"{path} must be as large as the background, {plate.shape[1]}×{plate.shape[0]}, found "
@@ -319,7 +363,12 @@ def _with_torso(plate: ByteImage, path: Path) -> ByteImage:
     return (torso[..., :3] * alpha + plate * (1 - alpha)).astype(np.uint8)
 
 
-def _open_image(path: Path) -> Image.Image:
+def open_image(path: Path) -> Image.Image:
+    """A picture, decoded.
+
+    Raises:
+        InputError: missing, damaged or larger than 4096 pixels a side.
+    """
     _check_file(path, "a picture")
     try:
         image = Image.open(path)

@@ -5,17 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 
 from talksplat.bundle import Bundle
-from talksplat.errors import VerificationError
+from talksplat.errors import InputError, VerificationError
 from talksplat.manifest import Parity
-from talksplat_export.export import Progress, load_family, one_thread, read_probe, sha256_of
+from talksplat_export.export import Progress, one_thread, read_probe, sha256_of
 from talksplat_export.families.base import FloatArray
+from talksplat_export.families.load import load_family
+from talksplat_export.options import ExportOptions
 from talksplat_export.parity import check_parity, measure
+from talksplat_export.scene import Scene
 
 
 def verify_bundle(
     bundle_path: Path,
     checkpoint_path: Path,
     *,
+    options: ExportOptions | None = None,
     speech: Path | None = None,
     progress: Progress = lambda step, number, total: None,
 ) -> Parity:
@@ -26,7 +30,9 @@ def verify_bundle(
     Raises:
         VerificationError: naming every output that differs by more than its tolerance.
     """
-    parity = measure_bundle(bundle_path, checkpoint_path, speech=speech, progress=progress)
+    parity = measure_bundle(
+        bundle_path, checkpoint_path, options=options, speech=speech, progress=progress
+    )
     check_parity(parity, Bundle.open(bundle_path).manifest.tolerances)
     return parity
 
@@ -35,6 +41,7 @@ def measure_bundle(
     bundle_path: Path,
     checkpoint_path: Path,
     *,
+    options: ExportOptions | None = None,
     speech: Path | None = None,
     progress: Progress = lambda step, number, total: None,
 ) -> Parity:
@@ -43,6 +50,8 @@ def measure_bundle(
     Args:
         bundle_path: the bundle.
         checkpoint_path: the checkpoint it says it was made from.
+        options: what the checkpoint does not say, as given to export. Cameras and background are
+            taken from the bundle.
         speech: sound file to measure on; by default a second of made-up vowels.
         progress: told about every step.
 
@@ -51,15 +60,19 @@ def measure_bundle(
         BundleError, CheckpointError, AudioError: a file is missing or damaged.
     """
     with one_thread():
-        return _measure(bundle_path, checkpoint_path, read_probe(speech), progress)
+        pcm = read_probe(speech)
+        return _measure(bundle_path, checkpoint_path, options or ExportOptions(), pcm, progress)
 
 
 def _measure(
-    bundle_path: Path, checkpoint_path: Path, pcm: FloatArray, progress: Progress
+    bundle_path: Path,
+    checkpoint_path: Path,
+    options: ExportOptions,
+    pcm: FloatArray,
+    progress: Progress,
 ) -> Parity:
     progress(f"Opening {bundle_path.name}", 0, 3)
     bundle = Bundle.open(bundle_path)
-    family = load_family(checkpoint_path)
     expected, found = bundle.manifest.provenance.checkpoint_sha256, sha256_of(checkpoint_path)
     if expected != found:
         raise VerificationError(
@@ -68,6 +81,23 @@ def _measure(
             f"{bundle.manifest.provenance.checkpoint!r}, or export the avatar again."
         )
     progress("Rendering with the checkpoint", 1, 3)
+    family = load_family(checkpoint_path, options, scene=_scene(bundle))
+    _check_encoder(bundle, options)
     reference = family.reference(pcm)
     progress("Comparing the bundle with it", 2, 3)
     return measure(bundle, reference, pcm)
+
+
+def _scene(bundle: Bundle) -> Scene | None:
+    """A checkpoint of D3-Talker holds its own."""
+    return None if bundle.manifest.family == "d3talker" else Scene.from_bundle(bundle)
+
+
+def _check_encoder(bundle: Bundle, options: ExportOptions) -> None:
+    hears = bundle.manifest.family != "d3talker" and "audio_encoder" in bundle.manifest.graphs
+    if hears != (options.audio_encoder is not None):
+        expected = "with the --audio-encoder it was exported with" if hears else "without one"
+        raise InputError(
+            f"{bundle.path} {'holds an' if hears else 'holds no'} audio encoder: expected to be "
+            f"verified {expected}, found {options.audio_encoder or 'none'}."
+        )

@@ -173,7 +173,11 @@ class AvatarCheckpoint:
             CheckpointError: missing, damaged, unsafe, of another format or a newer version, or
                 its parts do not belong together; says what was expected and what was found.
         """
-        content = read_torch_file(path)
+        return cls.read(read_torch_file(path), path)
+
+    @classmethod
+    def read(cls, content: Any, path: Path) -> Self:
+        """The checkpoint in what :func:`read_torch_file` gave; errors as :meth:`load`."""
         _check_format(content, path)
         return _checkpoint(cls, CheckedContent(path, content))
 

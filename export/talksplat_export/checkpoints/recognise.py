@@ -94,6 +94,21 @@ def recognise(content: Any) -> Recognition:
     return _unknown(f"an object of type {type(content).__name__}")
 
 
+def is_capture(item: Any) -> bool:
+    """Whether this is what ``GaussianModel.capture()`` returns: it starts with the SH degree,
+    positions [N,3] and colours [N,1,3]."""
+    return (
+        isinstance(item, tuple | list)
+        and len(item) >= 8
+        and isinstance(item[0], int)
+        and isinstance(item[1], Tensor)
+        and item[1].dim() == 2
+        and item[1].shape[1] == 3
+        and isinstance(item[2], Tensor)
+        and item[2].dim() == 3
+    )
+
+
 def is_ply(path: Path) -> bool:
     """Whether a file begins as a ``.ply`` does."""
     if not path.is_file():
@@ -165,9 +180,9 @@ def _sdtalk(content: Mapping[Any, Any], model: Any) -> Recognition:
 
 
 def _tuple(content: tuple[Any, ...] | list[Any]) -> Recognition:
-    if _is_capture(content):
+    if is_capture(content):
         return _bare_capture(content)
-    captures = [item for item in content if _is_capture(item)]
+    captures = [item for item in content if is_capture(item)]
     lengths = sorted({len(capture) for capture in captures})
     unknown = [length for length in lengths if length not in CAPTURE_ITEMS]
     if unknown:
@@ -218,11 +233,13 @@ def _region(length: int, net: Any) -> Recognition:
     if length == 12:
         return _unknown("a 3D Gaussian Splatting capture with a network of no known family")
     region = _region_name(net)
+    together = "chkpnt_face_latest.pth --mouth chkpnt_mouth_latest.pth"
     return Recognition(
         Kind.REGION,
         "talkinggaussian" if length == 13 else "instag",
         f"the {region} alone of {_a(CAPTURE_ITEMS[length])} checkpoint",
-        "Run the authors' fuse training after face and mouth and give chkpnt_fuse_latest.pth.",
+        f"Give face and mouth together, {together}, or chkpnt_fuse_latest.pth, which "
+        "the authors' fuse training makes of them.",
     )
 
 
@@ -244,27 +261,13 @@ def _region_name(net: Any) -> str:
 
 
 def _item(item: Any) -> str:
-    if _is_capture(item):
+    if is_capture(item):
         return "capture"
     if isinstance(item, Mapping):
         return "optimiser" if _is_optimiser(item) else "net" if _is_net(item) else "dict"
     if isinstance(item, int) and not isinstance(item, bool):
         return "iteration"
     return "tensor" if isinstance(item, Tensor) else type(item).__name__
-
-
-def _is_capture(item: Any) -> bool:
-    """Starts with the SH degree, positions [N,3] and colours [N,1,3]."""
-    return (
-        isinstance(item, tuple | list)
-        and len(item) >= 8
-        and isinstance(item[0], int)
-        and isinstance(item[1], Tensor)
-        and item[1].dim() == 2
-        and item[1].shape[1] == 3
-        and isinstance(item[2], Tensor)
-        and item[2].dim() == 3
-    )
 
 
 def _is_optimiser(item: Mapping[Any, Any]) -> bool:

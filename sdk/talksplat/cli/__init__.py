@@ -25,6 +25,7 @@ VERBS = {
     "demo": "video, contact sheet, parity and timing of an avatar in one go",
     "features": "speech features of a sound file, as .npy (needs the speech extra)",
     "export": "make a bundle from a trained checkpoint (needs the export extra)",
+    "ply": "write the Gaussians of a checkpoint as a .ply (needs the export extra)",
     "verify": "compare a bundle with its checkpoint again (needs the export extra)",
 }
 

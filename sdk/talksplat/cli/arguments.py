@@ -79,6 +79,62 @@ def add_probe(parser: argparse.ArgumentParser) -> None:
     )
 
 
+FAMILIES = ("d3talker", "talkinggaussian", "instag", "sdtalk")
+
+
+def add_checkpoint_options(parser: argparse.ArgumentParser) -> None:
+    """What a checkpoint of other people's code does not say; ``verify`` takes what ``export`` took.
+
+    None is the family's default everywhere, so that an option of another family is noticed.
+    """
+    any_family = parser.add_argument_group("checkpoint")
+    any_family.add_argument(
+        "--family", choices=FAMILIES, help="an error if it is another (default: recognised)"
+    )
+    any_family.add_argument(
+        "--audio-encoder",
+        metavar="PATH_OR_ID",
+        help="HuBERT or wav2vec 2.0 (folder or hub id) or AVE (file) that it was trained with; "
+        "without it the bundle is fed features",
+    )
+    gaussian_talker = parser.add_argument_group("TalkingGaussian, InsTaG")
+    gaussian_talker.add_argument(
+        "--mouth",
+        type=Path,
+        metavar="FILE",
+        help="chkpnt_mouth_latest.pth, where CHECKPOINT is chkpnt_face_latest.pth",
+    )
+    gaussian_talker.add_argument(
+        "--mouth-dilation",
+        type=int,
+        metavar="SIDE",
+        help="pixels, odd, 0 for none (default: 0 for TalkingGaussian, 13 for InsTaG)",
+    )
+    for option, text in (
+        ("--mouth-attention", "the mouth's audio passes region attention"),
+        ("--personalized", "InsTaG: add the personal field, upstream's flag of this name"),
+        ("--unaligned", "InsTaG: without the aligner, as in pre-training"),
+    ):
+        gaussian_talker.add_argument(option, action="store_true", default=None, help=text)
+    person = parser.add_argument_group("SDTalk")
+    person.add_argument(
+        "--identity", type=Path, metavar="NPZ", help="person.npz: whom to show, tracked"
+    )
+    person.add_argument(
+        "--image", type=Path, metavar="PICTURE", help="whom to show, to be tracked here"
+    )
+    person.add_argument(
+        "--tracker",
+        metavar="MODULE:FUNCTION",
+        help="what tracks it (default: a tracker that knows the procedural heads only)",
+    )
+    person.add_argument(
+        "--noise",
+        choices=("stored", "zero", "input"),
+        help="the refiner's noise (default: stored, which does not flicker)",
+    )
+
+
 def load_avatar(args: argparse.Namespace) -> Avatar:
     """The avatar that :func:`add_avatar` and :func:`add_runtime` ask for."""
     return load(args.avatar, backend=args.backend, threads=args.threads)

@@ -19,14 +19,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "checkpoint", type=Path, metavar="CHECKPOINT", help="the checkpoint it was made from"
     )
     arguments.add_probe(parser)
+    arguments.add_checkpoint_options(parser)
 
 
 def execute(args: argparse.Namespace) -> None:
     """Measure again and print; beyond the manifest's tolerances it is an error."""
     verify, parity = import_lab("verify"), import_lab("parity")
+    options = import_lab("options").ExportOptions.given(vars(args))
     with step_progress() as progress:
         measured = verify.measure_bundle(
-            args.avatar, args.checkpoint, speech=args.probe, progress=progress
+            args.avatar,
+            args.checkpoint,
+            options=options,
+            speech=args.probe,
+            progress=progress,
         )
     tolerances = Bundle.open(args.avatar).manifest.tolerances
     print_parity(measured, tolerances)
