@@ -45,15 +45,13 @@ class RowLinear(nn.Module):
         return product if self.bias is None else product + self.bias
 
 
-def constant_weights(
-    module: nn.Module, largest: int = LARGEST_GRAPH
-) -> tuple[nn.Module, dict[str, Tensor]]:
-    """The module as it is if its weights fit into ``largest`` bytes, else one that is given them.
+def constant_weights(module: nn.Module) -> tuple[nn.Module, dict[str, Tensor]]:
+    """The module as it is if its weights fit into an ONNX file, else one that is given them.
 
     Returns:
         The module to export, and the tensors that follow its input, in order.
     """
-    if sum(tensor.nbytes for tensor in module.state_dict().values()) <= largest:
+    if sum(tensor.nbytes for tensor in module.state_dict().values()) <= LARGEST_GRAPH:
         return module, {}
     for parent in list(module.modules()):
         for name, child in list(parent.named_children()):

@@ -17,14 +17,13 @@ from talksplat.cli import main
 from talksplat.errors import CheckpointError, InputError
 from talksplat.manifest import WindowContract
 from talksplat.speech_features import FeatureWindows, read_features
-from talksplat_export.audio_encoders import base, streaming
+from talksplat_export.audio_encoders import base, streaming, weights
 from talksplat_export.audio_encoders.ave import AveEncoder
 from talksplat_export.audio_encoders.base import StreamingForm, export_clip_encoder
 from talksplat_export.audio_encoders.load import load_encoder
 from talksplat_export.audio_encoders.speech_model import SpeechModel, load_speech_model
 from talksplat_export.audio_encoders.streaming import measure, stream, streamed
 from talksplat_export.audio_encoders.untrained import ARCHITECTURES, untrained_speech_model
-from talksplat_export.audio_encoders.weights import constant_weights
 from talksplat_export.onnx_export import export_graph
 
 LENGTHS = (400, 719, 5_000, 16_000, 33_333)
@@ -130,20 +129,21 @@ def test_a_window_hears_nothing_beyond_itself_and_the_measure_says_how_much_that
 
 @pytest.mark.parametrize("architecture", BOTH_NORMS)
 @pytest.mark.parametrize("weights_are_inputs", [False, True])
-def test_a_block_as_a_graph_of_the_bundle(architecture: str, weights_are_inputs: bool) -> None:
+def test_a_block_as_a_graph_of_the_bundle(
+    architecture: str, weights_are_inputs: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if weights_are_inputs:
+        monkeypatch.setattr(weights, "LARGEST_GRAPH", 0)
     encoder = SpeechModel(make_model(architecture), None, True, architecture)
     audio = stream(encoder, sound(16000), StreamingForm(2, 10, 3))
     assert audio.blocks.left_samples == 6400 and audio.blocks.right_samples == 2000
     assert audio.blocks.difference is not None and audio.blocks.difference > 0
     pcm = sound(audio.graph().inputs["pcm"].shape[1])[None]
     pcm[:, :3000] = 0.0
-    expected = audio.module(pcm).numpy()
-    if weights_are_inputs:
-        module, constants = constant_weights(audio.module, largest=0)
-        audio = base.AudioEncoder(module, "hubert", 50, 48, audio.blocks, constants)
-        assert list(audio.tensors()) == ["baked_audio_encoder.safetensors"]
-    else:
-        assert audio.tensors() == {}
+    _, module = encoder.window(StreamingForm(2, 10, 3))
+    expected = module(pcm).numpy()
+    files = ["baked_audio_encoder.safetensors"] if weights_are_inputs else []
+    assert list(audio.tensors()) == files
     model = export_graph(audio.graph(), 18)
     names = [tensor.name for tensor in onnx.load_from_string(model).graph.input]
     assert names == ["pcm", *audio.constants]
@@ -242,14 +242,14 @@ def test_the_verb_writes_features_that_a_session_takes(
     pcm = sound(16_000)
     soundfile.write(tmp_path / "speech.wav", pcm.numpy(), 16000, subtype="FLOAT")
     if source == "speech":
-        weights = save_model(tmp_path / "mine", "hubert-large")
+        source_path = save_model(tmp_path / "mine", "hubert-large")
     else:
-        weights = tmp_path / "audio_visual_encoder.pth"
-        torch.save(AveEncoder().network.state_dict(), weights)
+        source_path = tmp_path / "audio_visual_encoder.pth"
+        torch.save(AveEncoder().network.state_dict(), source_path)
     output = tmp_path / "deep" / "aud.npy"
-    verb = ["features", str(tmp_path / "speech.wav"), "--encoder", str(weights)]
+    verb = ["features", str(tmp_path / "speech.wav"), "--encoder", str(source_path)]
     assert main([*verb, "-o", str(output)]) == 0
-    encoder = load_encoder(str(weights))
+    encoder = load_encoder(str(source_path))
     features = read_features(output)
     np.testing.assert_array_equal(features, encoder.clip(pcm).numpy())
     assert f"{len(features)} tokens of {encoder.feature_size}" in capsys.readouterr().out
@@ -289,7 +289,7 @@ def test_xls_r_at_full_size_keeps_its_weights_beside_the_graph() -> None:
     pcm = sound(7 * 640 + 80)[None]
     with torch.inference_mode():
         expected = module(pcm).numpy()
-    module, constants = constant_weights(module)
+    module, constants = weights.constant_weights(module)
     assert sum(tensor.nbytes for tensor in constants.values()) > 2**31
     audio = base.AudioEncoder(module.eval(), "wav2vec2", 50, 1280, blocks, constants)
     graph = export_graph(audio.graph(), 18)
