@@ -84,6 +84,13 @@ def _live(config: SdtalkConfig) -> dict[str, Tensor]:
                 parameter.add_(0.1 * torch.randn_like(parameter))
             elif parameter.dim() <= 1 or not parameter.any():
                 parameter.normal_(std=0.1)
+            elif name.startswith("upsampler"):
+                # So that what goes in is still to be seen in what comes out, many layers later.
+                parameter.mul_(1.5)
+            elif name.endswith("eye_net.encoder_mlp.0.weight"):
+                parameter.mul_(25 / config.upsampler.image_size)  # eyes come in pixels
+            elif ".audio_net." in name:
+                parameter.mul_(4)
             elif name.startswith(("gs_generator", "motion_net")):
                 parameter.mul_(2)
     _set_sizes(model)

@@ -25,7 +25,7 @@ from torch import Tensor
 import talksplat
 from talksplat.bundle import Bundle
 from talksplat.errors import BackendError, CheckpointError, InputError
-from talksplat.manifest import AudioBlocks, AudioContract, WindowContract
+from talksplat.manifest import AudioBlocks, AudioContract, Provenance, WindowContract
 from talksplat_export import oracle
 from talksplat_export.audio_encoders.base import AudioEncoder
 from talksplat_export.checkpoints import sdtalk
@@ -408,7 +408,50 @@ def test_noise_as_an_input(folder: Path) -> None:
     assert np.abs(pictures[0].astype(int) - pictures[2]).max() > 2
 
 
-def _pictures(path: Path, features: NDArray[np.float64], seed: int) -> NDArray[np.uint8]:
+def test_what_is_said_is_seen(bundle: Bundle) -> None:
+    """Else frames could agree with the checkpoint's whatever the graphs before them compute."""
+    generator = np.random.default_rng(0)
+    pictures = [
+        _pictures(bundle.path, generator.normal(size=(FRAMES, 16, FEATURE_SIZE))) for _ in range(2)
+    ]
+    assert np.abs(pictures[0].astype(int) - pictures[1]).mean() > 0.5
+    assert np.abs(pictures[0][0].astype(int) - pictures[0][1]).mean() > 0.5
+
+
+def test_an_audio_encoder_takes_the_place_of_features(checkpoint: SdtalkCheckpoint) -> None:
+    encoder = AudioEncoder(
+        module=_Hearing(),
+        features="hubert",
+        feature_rate=50,
+        feature_size=FEATURE_SIZE,
+        blocks=AudioBlocks(
+            block_frames=2, left_samples=640, right_samples=640, left_tokens=2, right_tokens=2
+        ),
+    )
+    family = SdtalkExport(checkpoint, make_person(), audio_encoder=encoder)
+    assert [graph.name for graph in family.graphs()] == ["audio_encoder", "motion", "refiner"]
+    pcm = np.random.default_rng(0).uniform(-1, 1, 640 * 5).astype(np.float32)
+    reference = family.reference(pcm)
+    assert reference.features is None and len(reference.frames) == 5
+    assert set(reference.probes) == {"audio_encoder", "motion", "refiner"}
+    tokens = _Hearing()(torch.from_numpy(pcm)[None])[0]
+    last = reference.probes["motion"][-1].inputs["audio_window"][0]
+    np.testing.assert_allclose(last[:10], tokens.numpy(), rtol=0, atol=1e-6)
+    assert not last[10:].any(), "beyond the clip"
+    assert family.manifest(Provenance("SDGTalk.pt", "0" * 64), {}).audio.blocks == encoder.blocks
+
+
+class _Hearing(torch.nn.Module):
+    """Every 320 samples through a fixed matrix."""
+
+    def forward(self, pcm: Tensor) -> Tensor:
+        matrix = torch.linspace(-1, 1, 320 * FEATURE_SIZE).sin().view(320, FEATURE_SIZE)
+        return pcm.view(1, -1, 320) @ matrix
+
+
+def _pictures(
+    path: Path, features: NDArray[np.float64], seed: int | None = None
+) -> NDArray[np.uint8]:
     avatar = talksplat.load(path, backend="onnxruntime-cpu")
     with avatar.session(features=features.astype(np.float32), noise=seed) as session:
         session.push(np.zeros(640 * FRAMES, np.float32))
