@@ -193,4 +193,5 @@ def _audio_encoder(options: ExportOptions, features: str, notice: Notice) -> Aud
             f"{features} features (talksplat run … --features speech.npy)"
         )
         return None
-    return stream(load_encoder(options.audio_encoder), torch.from_numpy(probe_speech()))
+    # Long enough for blocks in the middle, which miss what comes later and what was long before.
+    return stream(load_encoder(options.audio_encoder), torch.from_numpy(probe_speech(3.0)))
