@@ -1,8 +1,8 @@
 """SDTalk at its published size on a CPU: export, verify and render, with time and peak memory.
 
 ``python -m benchmarks.sdtalk_full_size --folder FOLDER`` writes a checkpoint of 679 random tensors
-and a person of 1,772 masked vertices into FOLDER (needs 2.5 GB there), runs the command line on
-them, each verb in a process of its own, and writes down what it took. Random weights draw no face;
+and a person of 1,772 masked vertices into FOLDER (needs 2.5 GB there), runs the commands on
+them, each in a process of its own, and writes down what it took. Random weights draw no face;
 they cost what trained ones cost, but for the rasterizer, whose work depends on where Gaussians are.
 """
 
@@ -32,26 +32,26 @@ SAMPLES_PER_FRAME = 640
 
 @dataclass(frozen=True)
 class Step:
-    """One verb: wall-clock seconds from start to exit, and the most memory its process had."""
+    """One command: wall-clock seconds from start to exit, and the most memory its process had."""
 
     name: str
     seconds: float
     peak_gib: float
 
 
-def run(name: str, arguments: Sequence[str | Path]) -> Step:
-    """Run ``talksplat`` in a process of its own; raises ``SystemExit`` where it fails."""
+def run(name: str, module: str, arguments: Sequence[str | Path]) -> Step:
+    """Run a module in a process of its own; raises ``SystemExit`` where it fails."""
     start = time.perf_counter()
-    process = subprocess.Popen([sys.executable, "-m", "talksplat", *map(str, arguments)])
+    process = subprocess.Popen([sys.executable, "-m", module, *map(str, arguments)])
     _, status, usage = os.wait4(process.pid, 0)
     if status:
-        raise SystemExit(f"talksplat {arguments[0]} failed.")
+        raise SystemExit(f"{name} failed.")
     # ru_maxrss is in KiB on Linux.
     return Step(name, time.perf_counter() - start, usage.ru_maxrss / 2**20)
 
 
 def measure(folder: Path, frames: int) -> tuple[list[Step], Bundle]:
-    """Make the files that are not there yet, and run every verb.
+    """Make the files that are not there yet, and run every command.
 
     Args:
         folder: where to put them.
@@ -69,23 +69,31 @@ def measure(folder: Path, frames: int) -> tuple[list[Step], Bundle]:
     tokens = generator.normal(size=(2 * frames, config.audio_widths[0]))
     np.save(features, np.tanh(tokens).astype(np.float32))
     given = ("--identity", person, "--probe", speech)
-    steps = [
-        run("export", ("export", checkpoint, *given, "-o", avatar, "--overwrite")),
-        run("verify", ("verify", avatar, checkpoint, *given)),
-        run(
-            f"run, {frames} frames",
+    commands: dict[str, tuple[str, Sequence[str | Path]]] = {
+        "talksplat export": (
+            "talksplat",
+            ("export", checkpoint, *given, "-o", avatar, "--overwrite"),
+        ),
+        "talksplat verify": ("talksplat", ("verify", avatar, checkpoint, *given)),
+        f"talksplat run, {frames} frames": (
+            "talksplat",
             ("run", avatar, speech, "--features", features, "-o", folder / "frames"),
         ),
-    ]
+        "TensorRT-RTX engines": (
+            "talksplat_export.engines",
+            (avatar, "-o", folder / "engines"),
+        ),
+    }
+    steps = [run(name, *command) for name, command in commands.items()]
     return steps, Bundle.open(avatar)
 
 
-def markdown(steps: Sequence[Step], manifest: Manifest, frames: int) -> str:
-    """What was measured, as a page."""
+def markdown(steps: Sequence[Step], manifest: Manifest, frames: int, engines: str) -> str:
+    """What was measured, as a page. ``engines`` is the table of the engines."""
     parity, baked = manifest.parity, manifest.baked
     assert parity is not None
     cores = len(os.sched_getaffinity(0))
-    verbs = [f"| {step.name} | {step.seconds:.0f} | {step.peak_gib:.1f} |" for step in steps]
+    commands = [f"| {step.name} | {step.seconds:.0f} | {step.peak_gib:.1f} |" for step in steps]
     outputs = [
         f"| `{graph}` | `{name}` | {found.max_abs:.1e} |"
         for graph, found_outputs in parity.graphs.items()
@@ -103,12 +111,12 @@ def markdown(steps: Sequence[Step], manifest: Manifest, frames: int) -> str:
             "Made by `python -m benchmarks.sdtalk_full_size`: random weights, "
             f"{gaussians:,} Gaussians of 32 features, 512×512, {cores} CPU cores, other work going "
             "on at the same time. Seconds are from the start of the command to its end, reading "
-            f"the checkpoint included; `export` and `verify` each render {frames} frames twice, "
+            f"the checkpoint included; export and verify each render {frames} frames twice, "
             "with torch and with the bundle.",
             "",
             "| command | seconds | peak memory, GiB |",
             "|---|---|---|",
-            *verbs,
+            *commands,
             "",
             f"Final frames against the unbaked networks in torch: {psnr}, the lowest of "
             f"{parity.frames}. Largest differences of the graphs:",
@@ -125,6 +133,9 @@ def markdown(steps: Sequence[Step], manifest: Manifest, frames: int) -> str:
             "|---|---|",
             *files,
             "",
+            "Engines, built without a GPU:",
+            "",
+            engines,
         ]
     )
 
@@ -138,7 +149,8 @@ def main() -> None:
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
     steps, bundle = measure(args.folder, args.frames)
-    args.output.write_text(markdown(steps, bundle.manifest, args.frames))
+    engines = (args.folder / "engines.md").read_text()
+    args.output.write_text(markdown(steps, bundle.manifest, args.frames, engines))
     print(json.dumps([vars(step) for step in steps], indent=2))
 
 

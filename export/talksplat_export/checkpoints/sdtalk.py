@@ -70,6 +70,11 @@ def read(content: Any, path: Path) -> SdtalkCheckpoint:
 
 
 def _check_stage(meta: Mapping[str, Any], state: Mapping[str, Any], path: Path) -> None:
+    if not any(name.startswith("gs_generator_") for name in state):
+        raise CheckpointError(
+            f"{path} is not an SDTalk checkpoint: expected the Gaussian generators gs_generator_g, "
+            f"_l0 and _l1 in its model, found none among {len(state)} tensors."
+        )
     if not any(name.startswith("motion_net_") for name in state):
         name = _setting(meta, "NAME")
         raise CheckpointError(

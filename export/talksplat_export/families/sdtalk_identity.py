@@ -14,8 +14,10 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Self
 
@@ -110,7 +112,6 @@ class Person:
         size = {} if self.plane_size is None else {"plane_size": np.array(self.plane_size)}
         np.savez_compressed(
             path,
-            allow_pickle=False,
             image=self.image,
             transform=self.transform,
             head_points=self.head_points,
@@ -192,13 +193,34 @@ def _read(path: Path) -> dict[str, NDArray[Any]]:
         with zipfile.ZipFile(path) as archive:
             if sum(entry.file_size for entry in archive.infolist()) > _MOST_BYTES:
                 raise InputError(f"{path} unpacks to more than {_MOST_BYTES} bytes.")
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+            return {
+                name.removesuffix(".npy"): _array(archive.read(name)) for name in _names(archive)
+            }
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(
             f"{path} is not a person.npz that can be read: {error}. Expected what numpy.savez "
             "writes of plain arrays."
         ) from error
+
+
+def _names(archive: zipfile.ZipFile) -> list[str]:
+    return [name for name in archive.namelist() if name.endswith(".npy")]
+
+
+def _array(data: bytes) -> NDArray[Any]:
+    """One ``.npy``; memory is taken only for what is there, whatever its header says."""
+    stream = BytesIO(data)
+    version = np.lib.format.read_magic(stream)
+    if version == (1, 0):
+        shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+    else:
+        shape, _, dtype = np.lib.format.read_array_header_2_0(stream)
+    found, expected = len(data) - stream.tell(), math.prod(shape) * dtype.itemsize
+    if dtype.hasobject or found != expected:
+        raise ValueError(f"an array of {dtype} {list(shape)} in {found} bytes")
+    stream.seek(0)
+    array: NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
+    return array
 
 
 def _floats(name: str, array: NDArray[Any]) -> FloatArray:

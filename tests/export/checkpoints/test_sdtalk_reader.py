@@ -188,7 +188,10 @@ def test_what_does_not_fit_is_named(
         sdtalk.read(_with(content, **changes), PATH)
 
 
-@pytest.mark.parametrize("bad", [[], (1, 2), torch.zeros(3), {"model": {}}, {"meta_cfg": {}}])
+@pytest.mark.parametrize(
+    "bad",
+    [[], (1, 2), torch.zeros(3), {"model": {}}, {"meta_cfg": {}}, {"meta_cfg": {}, "model": {}}],
+)
 def test_other_content_is_refused(bad: Any) -> None:
-    with pytest.raises(CheckpointError, match=r"SDGTalk\.pt"):
+    with pytest.raises(CheckpointError, match=r"SDGTalk\.pt is not"):
         sdtalk.read(bad, PATH)
