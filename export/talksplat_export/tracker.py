@@ -118,7 +118,7 @@ def _frame(image: NDArray[np.uint8], landmarks: Array) -> tuple[NDArray[np.uint8
     square = Image.fromarray(padded).resize(
         (IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BICUBIC, box=box
     )
-    return np.asarray(square), (landmarks - (left, top)) * IMAGE_SIZE / side
+    return np.array(square), (landmarks - (left, top)) * IMAGE_SIZE / side
 
 
 def _person(image: NDArray[np.uint8], landmarks: Array) -> Person:
