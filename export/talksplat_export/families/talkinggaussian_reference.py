@@ -129,7 +129,7 @@ def dilate(alpha: Tensor, side: int) -> Tensor:
 
 
 def audio_windows(features: FloatArray, audio: AudioInput, frames: int) -> Tensor:
-    """What every frame hears, [frames,1,8,D,W]: frames i-4 … i+3, zero beyond the clip.
+    """What every frame hears, [frames,1,8,D,W]: frames i-4 … i+3, zero beyond the features.
 
     Args:
         features: tokens [L,D] at ``audio.feature_rate``, or windows per frame [T,W,D].
@@ -141,8 +141,8 @@ def audio_windows(features: FloatArray, audio: AudioInput, frames: int) -> Tenso
         rows = _frame_windows(rows, audio)
     elif rows.shape[1:] == (audio.feature_width, 1) and audio.tokens == 1:
         rows = rows.transpose(1, 2)
-    rows = rows.transpose(1, 2)[:frames]
-    missing = frames - len(rows)
+    rows = rows.transpose(1, 2)
+    missing = max(0, frames - len(rows))
     padded = F.pad(rows, (0, 0, 0, 0, FRAMES_BEFORE, FRAMES_AFTER + missing))
     windows = [padded[frame : frame + WINDOW_FRAMES] for frame in range(frames)]
     return torch.stack(windows)[:, None]

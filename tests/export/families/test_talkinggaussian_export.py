@@ -40,7 +40,10 @@ from talksplat_export.families.talkinggaussian_export import (
     GaussianTalkerExport,
     TalkingGaussianExport,
 )
-from talksplat_export.families.talkinggaussian_reference import encode_in_blocks
+from talksplat_export.families.talkinggaussian_reference import (
+    GaussianTalkerReference,
+    encode_in_blocks,
+)
 from talksplat_export.onnx_export import export_graph
 from talksplat_export.parity import check_parity, measure, psnr_db
 from talksplat_export.scene import Scene, intrinsics
@@ -257,6 +260,26 @@ def test_frames_of_the_runtime_are_those_of_the_networks_and_the_oracle(made: Ma
         )
         assert psnr_db(frames[number], expected) >= 60
         assert psnr_db(made.reference.frames[number], expected) >= 60
+
+
+def test_a_session_takes_the_files_of_the_authors_preprocessing(made: Made, tmp_path: Path) -> None:
+    """[T,16,29], [T,2,1024] or [T,512,1], longer than the speech and shorter than it."""
+    family, audio = made.family, made.family.checkpoint.audio
+    renderer = GaussianTalkerReference(
+        family.model, audio, family.scene, family.rasterizer(), family.mouth_dilation
+    )
+    for length in (FRAMES - 5, FRAMES + 5):
+        shape = (length, audio.tokens, audio.feature_width)
+        stored = np.random.default_rng(1).uniform(-1, 1, shape).astype(np.float32)
+        if audio.features == "ave":
+            stored = stored.transpose(0, 2, 1)
+        np.save(tmp_path / "aud.npy", stored)
+        with talksplat.load(made.bundle.path, backend="onnxruntime-cpu").session(
+            features=tmp_path / "aud.npy"
+        ) as session:
+            frames = [frame.image for frame in speak(session, speech())]
+        expected = renderer.render(stored, FRAMES).frames
+        assert min(psnr_db(a, b) for a, b in zip(frames, expected, strict=True)) >= 60
 
 
 def _window(made: Made, frame: int) -> NDArray[np.float32]:
