@@ -92,7 +92,7 @@ def _ply(tensors: dict[str, Any], path: Path, *, softplus: bool) -> GaussianPly:
                 f"{path}: {name} of its Gaussians expects a tensor, found a {type(value).__name__}."
             )
     arrays = {
-        name: np.ascontiguousarray(value.detach().numpy(), np.float32)
+        name: np.ascontiguousarray(value.detach().float().numpy())
         for name, value in tensors.items()
     }
     try:
