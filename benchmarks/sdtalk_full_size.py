@@ -1,7 +1,7 @@
 """SDTalk at its published size on a CPU: export, verify and render, with time and peak memory.
 
 ``python -m benchmarks.sdtalk_full_size --folder FOLDER`` writes a checkpoint of 679 random tensors
-and a person of 1,772 masked vertices into FOLDER (needs 2.5 GB there), runs the commands on
+and a person of 1,772 masked vertices into FOLDER (needs 1.1 GB there), runs the commands on
 them, each in a process of its own, and writes down what it took. Random weights draw no face;
 they cost what trained ones cost, but for the rasterizer, whose work depends on where Gaussians are.
 """
