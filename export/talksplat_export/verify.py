@@ -73,6 +73,8 @@ def _measure(
 ) -> Parity:
     progress(f"Opening {bundle_path.name}", 0, 3)
     bundle = Bundle.open(bundle_path)
+    _check_encoder(bundle, options)
+    family = load_family(checkpoint_path, options, scene=_scene(bundle))
     expected, found = bundle.manifest.provenance.checkpoint_sha256, sha256_of(checkpoint_path)
     if expected != found:
         raise VerificationError(
@@ -81,8 +83,6 @@ def _measure(
             f"{bundle.manifest.provenance.checkpoint!r}, or export the avatar again."
         )
     progress("Rendering with the checkpoint", 1, 3)
-    family = load_family(checkpoint_path, options, scene=_scene(bundle))
-    _check_encoder(bundle, options)
     reference = family.reference(pcm)
     progress("Comparing the bundle with it", 2, 3)
     return measure(bundle, reference, pcm)

@@ -108,6 +108,10 @@ def test_a_bundle_verified_with_other_options_fails(
     assert main(["export", str(files["instag"]), "-o", str(avatar)]) == 0
     assert main(["verify", str(avatar), str(files["instag"]), "--personalized"]) == 1
     assert "motion_face" in capsys.readouterr().err
+    assert main(["verify", str(avatar), str(files["instag"]), "--audio-encoder", "hubert"]) == 1
+    assert "holds no audio encoder" in capsys.readouterr().err
+    assert main(["verify", str(avatar), str(tmp_path / "nowhere.pth")]) == 1
+    assert "verify: error: Expected a checkpoint file" in capsys.readouterr().err
 
 
 # name -> (checkpoint, options, words of the message)
