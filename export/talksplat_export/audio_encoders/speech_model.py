@@ -10,6 +10,7 @@ that is from the whole clip is measured: ``streaming.py``.
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,7 @@ PIECE_TOKENS = 1000
 """Longest run of tokens that attend to one another: long clips are cut, as upstream cuts them."""
 
 _AGREEMENT = 1e-4
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _UNHEARD = 1e4  # below every attention score by far, and finite
 _USUAL_FORM = StreamingForm(block_frames=5, context_frames=100, look_ahead_frames=5)
 
@@ -292,35 +294,47 @@ def _normalises(source: str | Path) -> bool:
 
 def _fetch(kind: Any, source: str | Path, what: str, **options: Any) -> Any:
     """``kind.from_pretrained``: a folder, then the hub's cache, then the hub itself."""
-    if Path(source).is_dir():
-        attempts = [True]
-    elif isinstance(source, Path) or str(source).count("/") > 1 or Path(source).exists():
+    folder = Path(source).is_dir()
+    if not folder and (isinstance(source, Path) or not _HUB_ID.fullmatch(str(source))):
+        found = "a file" if Path(source).exists() else "nothing"
+        raise CheckpointError(f"Expected a folder with {what} at {source}, found {found}.")
+    options |= {"trust_remote_code": False}
+    try:
+        return kind.from_pretrained(str(source), local_files_only=True, **options)
+    except Exception as error:  # transformers and its readers raise many kinds
+        if folder:
+            raise CheckpointError(
+                f"Expected {what} in {source}, as save_pretrained writes it: {_one_line(error)}"
+            ) from error
+    _check_hub(str(source))
+    try:
+        return kind.from_pretrained(str(source), **options)
+    except Exception as error:
         raise CheckpointError(
-            f"Expected a folder with {what} at {source}, found "
-            f"{'a file' if Path(source).exists() else 'nothing'}."
-        )
-    else:
-        attempts = [True, False]
-    problem: Exception | None = None
-    for local in attempts:
-        try:
-            return kind.from_pretrained(
-                str(source), local_files_only=local, trust_remote_code=False, **options
-            )
-        except Exception as error:  # transformers and its readers raise many kinds
-            problem = error
-    where = "in this folder" if len(attempts) == 1 else "in the hub's cache, nor on the hub"
-    advice = (
-        "Write it with save_pretrained."
-        if len(attempts) == 1
-        else "Check the id and the network, or download the model elsewhere and give its folder."
-    )
-    raise CheckpointError(
-        f"Expected {what} of {source}; it is not {where}: {_one_line(problem)} {advice}"
-    ) from problem
+            f"Expected {what} of {source} on the Hugging Face hub: {_one_line(error)}"
+        ) from error
 
 
-def _one_line(error: Exception | None) -> str:
+def _check_hub(name: str) -> None:
+    """Say plainly why the hub does not give a model that is not in its cache."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        hf_hub_download(name, "config.json")
+    except LocalEntryNotFoundError as error:
+        raise CheckpointError(
+            f"{name} is neither a folder nor in the cache of the Hugging Face hub, and the hub "
+            "cannot be reached. Check the network, or download the model elsewhere and give its "
+            "folder."
+        ) from error
+    except Exception as error:  # no such model, no permission, no such file
+        raise CheckpointError(
+            f"The Hugging Face hub does not give {name}: {_one_line(error)} Check the id."
+        ) from error
+
+
+def _one_line(error: Exception) -> str:
     first = str(error).strip().split("\n")[0]
     return (first if len(first) <= 300 else first[:297] + "...").rstrip(".") + "."
 

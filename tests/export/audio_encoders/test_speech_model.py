@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import torch
 from tests.export.audio_encoders.speech_models import make_model, save_model, transformers
 
 from talksplat.cli import main
-from talksplat.errors import CheckpointError, InputError
+from talksplat.errors import BackendError, CheckpointError, InputError
 from talksplat.manifest import WindowContract
 from talksplat.speech_features import FeatureWindows, read_features
 from talksplat_export.audio_encoders import base, streaming, weights
@@ -183,7 +184,7 @@ def test_what_cannot_be_loaded_is_one_sentence(
 ) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(CheckpointError, match=r"not in the hub's cache, nor on the hub"):
+    with pytest.raises(CheckpointError, match="the hub cannot be reached"):
         load_speech_model("nobody/no-such-model")
     with pytest.raises(CheckpointError, match="found nothing"):
         load_speech_model(tmp_path / "none")
@@ -197,6 +198,14 @@ def test_what_cannot_be_loaded_is_one_sentence(
     (folder / "config.json").write_text(json.dumps({"model_type": "bert"}))
     with pytest.raises(CheckpointError):
         load_speech_model(folder, normalise=True)
+
+
+def test_without_transformers_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(BackendError, match=r"talksplat\[speech\]"):
+        load_speech_model("facebook/hubert-base-ls960")
+    with pytest.raises(BackendError, match=r"talksplat\[speech\]"):
+        untrained_speech_model("hubert-base")
 
 
 def test_another_rate_is_refused(tmp_path: Path) -> None:
