@@ -109,15 +109,15 @@ class Person:
 
     def save(self, path: Path) -> None:
         """Write a ``person.npz``."""
-        size = {} if self.plane_size is None else {"plane_size": np.array(self.plane_size)}
-        np.savez_compressed(
-            path,
-            image=self.image,
-            transform=self.transform,
-            head_points=self.head_points,
-            mask=self.mask,
-            **size,
-        )
+        arrays: dict[str, Any] = {
+            "image": self.image,
+            "transform": self.transform,
+            "head_points": self.head_points,
+            "mask": self.mask,
+        }
+        if self.plane_size is not None:
+            arrays["plane_size"] = np.array(self.plane_size)
+        np.savez_compressed(path, **arrays)
 
     @property
     def direction(self) -> FloatArray:
