@@ -436,7 +436,8 @@ def test_an_audio_encoder_takes_the_place_of_features(checkpoint: SdtalkCheckpoi
     assert set(reference.probes) == {"audio_encoder", "motion", "refiner"}
     tokens = _Hearing()(torch.from_numpy(pcm)[None])[0]
     last = reference.probes["motion"][-1].inputs["audio_window"][0]
-    np.testing.assert_allclose(last[:10], tokens.numpy(), rtol=0, atol=1e-6)
+    # Sums of 320 float32 numbers up to 6, which BLAS adds in another order for another shape.
+    np.testing.assert_allclose(last[:10], tokens.numpy(), rtol=0, atol=1e-5)
     assert not last[10:].any(), "beyond the clip"
     assert family.manifest(Provenance("SDGTalk.pt", "0" * 64), {}).audio.blocks == encoder.blocks
 
