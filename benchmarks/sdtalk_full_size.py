@@ -109,8 +109,8 @@ def markdown(steps: Sequence[Step], manifest: Manifest, frames: int, engines: st
             "# SDTalk at its published size",
             "",
             "Made by `python -m benchmarks.sdtalk_full_size`: random weights, "
-            f"{gaussians:,} Gaussians of 32 features, 512×512, {cores} CPU cores, other work going "
-            "on at the same time. Seconds are from the start of the command to its end, reading "
+            f"{gaussians:,} Gaussians of 32 features, 512×512, {cores} CPU cores. "
+            "Seconds are from the start of the command to its end, reading "
             f"the checkpoint included; export and verify each render {frames} frames twice, "
             "with torch and with the bundle.",
             "",
