@@ -10,6 +10,7 @@ that is from the whole clip is measured: ``streaming.py``.
 from __future__ import annotations
 
 import math
+import pickle
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -259,7 +260,13 @@ def load_speech_model(
     name = str(source)
     if normalise is None:
         normalise = _normalises(source)
-    model = _fetch(transformers.AutoModel, source, "a model of transformers", dtype=torch.float32)
+    model = _fetch(
+        transformers.AutoModel,
+        source,
+        "a model of transformers",
+        dtype=torch.float32,
+        weights_only=True,  # a .bin file of weights is a pickle
+    )
     if isinstance(source, Path) or Path(source).is_dir():
         name = Path(source).resolve().name
     return SpeechModel(model, layer, normalise, name)
@@ -301,6 +308,8 @@ def _fetch(kind: Any, source: str | Path, what: str, **options: Any) -> Any:
     options |= {"trust_remote_code": False}
     try:
         return kind.from_pretrained(str(source), local_files_only=True, **options)
+    except pickle.UnpicklingError as error:
+        raise _unsafe(source) from error
     except Exception as error:  # transformers and its readers raise many kinds
         if folder:
             raise CheckpointError(
@@ -309,10 +318,20 @@ def _fetch(kind: Any, source: str | Path, what: str, **options: Any) -> Any:
     _check_hub(str(source))
     try:
         return kind.from_pretrained(str(source), **options)
+    except pickle.UnpicklingError as error:
+        raise _unsafe(source) from error
     except Exception as error:
         raise CheckpointError(
             f"Expected {what} of {source} on the Hugging Face hub: {_one_line(error)}"
         ) from error
+
+
+def _unsafe(source: str | Path) -> CheckpointError:
+    return CheckpointError(
+        f"The weights of {source} are not safe to read: expected tensors alone, found a pickle that "
+        "asks for something else while it is read. Nothing was run. Take a copy with .safetensors "
+        "weights."
+    )
 
 
 def _check_hub(name: str) -> None:

@@ -200,6 +200,28 @@ def test_what_cannot_be_loaded_is_one_sentence(
         load_speech_model(folder, normalise=True)
 
 
+class _Code:
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[object, tuple[Path]]:
+        return Path.touch, (self.trace,)
+
+
+def test_weights_that_would_run_code_are_refused_unrun(tmp_path: Path) -> None:
+    trace = tmp_path / "ran"
+    folder = save_model(tmp_path / "hubert", "hubert-base", num_hidden_layers=2)
+    model = make_model("hubert-base", num_hidden_layers=2)
+    (folder / "model.safetensors").unlink()
+    torch.save(model.state_dict(), folder / "pytorch_model.bin")
+    assert load_speech_model(folder).feature_size == 48  # as such, a .bin file is read
+    torch.save({**model.state_dict(), "extra": _Code(trace)}, folder / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match="not safe to read") as caught:
+        load_speech_model(folder)
+    assert "weights_only" not in str(caught.value)
+    assert not trace.exists()
+
+
 def test_without_transformers_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(BackendError, match=r"talksplat\[speech\]"):
