@@ -14,7 +14,6 @@ Layout of a capture as TalkingGaussian (Li et al., ECCV 2024) and its kin read i
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -27,15 +26,12 @@ from talksplat import schema
 from talksplat.bundle import Bundle
 from talksplat.errors import InputError
 from talksplat.tensor_reader import TensorReader
-from talksplat.tracks import UPPER_FACE_SIZE, check_upper_face, check_viewmats
+from talksplat.tracks import UPPER_FACE_SIZE, check_upper_face, check_viewmats, read_upper_face
 
 FloatArray = NDArray[np.float32]
 ByteImage = NDArray[np.uint8]
 
-ACTION_UNITS = (1, 4, 5, 6, 7, 45)
-"""Columns ``AU01_r`` … ``AU45_r`` of OpenFace that the upper face of TalkingGaussian takes."""
-
-_CEILING = np.array([5, 5, 5, 5, 5, 2], np.float32)  # intensities end at 5; blinks are cut at 2
+_OPENFACE = np.ones(UPPER_FACE_SIZE, np.float32)  # intensities as OpenFace gives them
 _MAX_TEXT_BYTES = 256 * 2**20
 _MAX_SIDE = 4096
 _SIZE = 512
@@ -54,8 +50,8 @@ class Scene:
         height: of a frame, pixels.
         background: uint8 [H,W,3].
         upper_face: [T,6] float32, what moves eyes and brows, in the units the family's network
-            eats: OpenFace intensities of :data:`ACTION_UNITS` (0..5, the last 0..2) for
-            TalkingGaussian and InsTaG, lid openings and eye widths in pixels for SDTalk.
+            eats: OpenFace intensities of :data:`talksplat.tracks.ACTION_UNITS` (0..5, the last
+            0..2) for TalkingGaussian and InsTaG, lid openings and eye widths in pixels for SDTalk.
         notes: one sentence per thing that was assumed because nothing said it; to be printed.
     """
 
@@ -181,7 +177,7 @@ class Scene:
             rows = np.zeros((len(ids), UPPER_FACE_SIZE), np.float32)
             notes.append("no action units given (au.csv): brows are at rest and eyes never blink")
         else:
-            rows = _rows(read_action_units(upper_face), ids, upper_face)
+            rows = _rows(read_upper_face(upper_face, _OPENFACE).rows, ids, upper_face)
         height, width = plate.shape[:2]
         return cls(
             viewmats=viewmats.astype(np.float32),
@@ -295,35 +291,6 @@ def read_image(path: Path) -> ByteImage:
         InputError: missing, damaged or larger than 4096 pixels a side.
     """
     return np.asarray(open_image(path).convert("RGB"))
-
-
-def read_action_units(path: Path) -> FloatArray:
-    """[T,6]: OpenFace intensities of :data:`ACTION_UNITS` of every frame, 0..5, the blink 0..2.
-
-    Raises:
-        InputError: missing, damaged, or without one of the columns.
-    """
-    _check_file(path, "OpenFace's au.csv")
-    names = [f"AU{unit:02d}_r" for unit in ACTION_UNITS]
-    try:
-        with path.open(newline="", encoding="utf-8") as stream:
-            reader = csv.DictReader(stream, skipinitialspace=True)
-            columns = [name.strip() for name in reader.fieldnames or ()]
-            if missing := [name for name in names if name not in columns]:
-                raise InputError(
-                    f"{path} lacks the column {missing[0]}: expected OpenFace's intensities "
-                    f"{', '.join(names)}, found {', '.join(columns)[:120] or 'nothing'}."
-                )
-            reader.fieldnames = columns
-            rows = [[float(row[name]) for name in names] for row in reader]
-    except (ValueError, TypeError, csv.Error) as error:
-        raise InputError(
-            f"{path} cannot be read as OpenFace's table: expected a number in every column, found "
-            f"{_reason(error)}."
-        ) from error
-    if not rows:
-        raise InputError(f"{path} has no rows; expected one per frame of the video.")
-    return check_upper_face(np.clip(np.array(rows, np.float32), 0, _CEILING))
 
 
 def _rows(table: FloatArray, ids: list[int], path: Path) -> FloatArray:

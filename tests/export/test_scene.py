@@ -150,14 +150,14 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "broken picture": (lambda f: (f / "bc.png").write_bytes(b"\x89PNG"), "not a picture"),
     "column missing": (
         lambda f: (f / "au.csv").write_text("frame, AU01_r\n0, 1\n"),
-        "lacks the column AU04_r",
+        "found 0 called AU04_r",
     ),
-    "empty table": (lambda f: (f / "au.csv").write_text(""), "lacks the column"),
+    "empty table": (lambda f: (f / "au.csv").write_text(""), "found none"),
     "words": (
         lambda f: (f / "au.csv").write_text(
             "AU01_r,AU04_r,AU05_r,AU06_r,AU07_r,AU45_r\n1,2,x,4,5,6\n"
         ),
-        "a number in every column",
+        "line 2: expected a finite number, found 'x'",
     ),
 }
 

@@ -328,9 +328,9 @@ def _fetch(kind: Any, source: str | Path, what: str, **options: Any) -> Any:
 
 def _unsafe(source: str | Path) -> CheckpointError:
     return CheckpointError(
-        f"The weights of {source} are not safe to read: expected tensors alone, found a pickle that "
-        "asks for something else while it is read. Nothing was run. Take a copy with .safetensors "
-        "weights."
+        f"The weights of {source} are not safe to read: expected tensors alone, found a pickle "
+        "that asks for something else while it is read. Nothing was run. Take a copy "
+        "with .safetensors weights."
     )
 
 

@@ -7,7 +7,6 @@ One folder per identity: ``ori_imgs/``, ``gt_imgs/``, ``torso_imgs/``, ``teeth_m
 
 from __future__ import annotations
 
-import csv
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +20,11 @@ from PIL import Image
 from torch import Tensor
 
 from talksplat.errors import InputError
+from talksplat.tracks import OPENFACE_CEILING, read_upper_face
 
 FloatArray = NDArray[np.float32]
 ByteImage = NDArray[np.uint8]
 
-ACTION_UNITS = (1, 4, 5, 6, 7, 45)
 SAMPLES_PER_FRAME = 640
 
 
@@ -86,6 +85,7 @@ def read_capture(folder: Path, split: str = "train") -> Capture:
     if rate != 16000 or pcm.ndim != 1:
         raise InputError(f"{folder / 'aud.wav'} must be 16 kHz mono, found {rate} Hz.")
     first, last = ids[0] * SAMPLES_PER_FRAME, (ids[-1] + 1) * SAMPLES_PER_FRAME
+    upper_face = read_upper_face(folder / "au.csv", np.float32(1) / OPENFACE_CEILING)
     return Capture(
         name=folder.name if split == "train" else f"{folder.name} ({split})",
         identity=_read_identity(folder),
@@ -97,7 +97,7 @@ def read_capture(folder: Path, split: str = "train") -> Capture:
         K=torch.tensor(K, dtype=torch.float32),
         plate=torch.from_numpy(_read_plate(folder, str(ids[0]))),
         pcm=torch.from_numpy(pcm[first:last]),
-        upper_face=torch.from_numpy(_read_action_units(folder / "au.csv")[ids]),
+        upper_face=torch.from_numpy(upper_face.rows[ids]),
         landmarks=np.stack(
             [np.loadtxt(folder / "ori_imgs" / f"{i}.lms", dtype=np.float32) for i in ids]
         ),
@@ -117,17 +117,6 @@ def _read_plate(folder: Path, frame: str) -> ByteImage:
     alpha = torso[..., 3:].astype(np.float32) / 255
     plate = torso[..., :3] * alpha + background * (1 - alpha)
     return np.asarray(np.round(plate), np.uint8)
-
-
-def _read_action_units(path: Path) -> FloatArray:
-    """[T,6] in 0..1 from OpenFace's columns ``AU01_r`` and so on."""
-    if not path.is_file():
-        raise InputError(f"{path} is missing: OpenFace's action units, one row per frame.")
-    with path.open(newline="") as stream:
-        rows = list(csv.DictReader(stream, skipinitialspace=True))
-    intensities = [[float(row[f"AU{unit:02d}_r"]) for unit in ACTION_UNITS] for row in rows]
-    full = np.array([2.0 if unit == 45 else 5.0 for unit in ACTION_UNITS], np.float32)
-    return np.clip(np.array(intensities, np.float32) / full, 0, 1)
 
 
 def _read_identity(folder: Path) -> str:
