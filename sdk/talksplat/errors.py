@@ -31,6 +31,14 @@ class BackendError(TalksplatError):
     """A backend is not installed, does not match, or failed while running a graph."""
 
 
+class DeviceLostError(BackendError):
+    """A GPU failed in the middle of work: what it held is gone. The process can go on.
+
+    What was using the device raises this from then on, and can only be closed; load the avatar
+    again to begin anew.
+    """
+
+
 class OutputError(TalksplatError):
     """A result could not be written; nothing half-written was left behind."""
 

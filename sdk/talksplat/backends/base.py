@@ -1,20 +1,92 @@
-"""What every backend offers: load a graph once, run it from several sessions."""
+"""What every backend offers: graphs and whole frames, loaded once, run from several sessions."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Literal, Protocol, Self
 
+import numpy as np
 from numpy.typing import NDArray
 
+from talksplat.bundle import Bundle
+from talksplat.frame_program import FrameProgram
 from talksplat.manifest import GraphSpec
+from talksplat.timings import Timings
 
 Array = NDArray[Any]
 
+FrameMemory = Literal["host", "device"]
+"""Where pictures are handed out: NumPy arrays, or arrays on the GPU that made them."""
 
-class Runner(Protocol):
+
+class DeviceArray(Protocol):
+    """An array in the memory of a GPU, C-contiguous; :mod:`talksplat.cuda` makes them."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Sizes."""
+        ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of its numbers."""
+        ...
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]: ...
+
+    def __dlpack__(self, *, stream: Any = None, **options: Any) -> Any: ...
+
+    def __dlpack_device__(self) -> tuple[int, int]: ...
+
+    def numpy(self) -> Array:
+        """A copy on the host.
+
+        Raises:
+            DeviceLostError: the device is gone, and the numbers with it.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One finished frame.
+
+    Its arrays belong to whoever holds them: no later run writes to them. They are complete; there
+    is no stream to wait for. Arrays on a device keep their memory, and the device open, until the
+    array and every view of it are dropped, even after the runner, session and avatar are closed.
+
+    Attributes:
+        image: [H,W,3] uint8 RGB.
+        alpha: [H,W] float32, what of the background is covered.
+    """
+
+    image: NDArray[np.uint8] | DeviceArray
+    alpha: NDArray[np.float32] | DeviceArray
+
+
+class _Closed(Protocol):
+    """Closed when a ``with`` block is left."""
+
+    def close(self) -> None:
+        """Free what it holds; it must not be used afterwards. Does no harm twice, nor on a device
+        that was lost."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+
+
+class Runner(_Closed, Protocol):
     """Runs one graph for one session. Not thread-safe; make one per session."""
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -29,21 +101,9 @@ class Runner(Protocol):
 
         Raises:
             BackendError: the inputs do not fit the graph, or the backend failed.
+            DeviceLostError: the device is gone; only :meth:`close` is of use now.
         """
         ...
-
-    def close(self) -> None:
-        """Free what the runner holds; it must not be used afterwards."""
-        ...
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None: ...
 
 
 class Engine(Protocol):
@@ -52,19 +112,62 @@ class Engine(Protocol):
     spec: GraphSpec
 
     def runner(self) -> Runner:
-        """A new runner of this graph."""
+        """A new runner of this graph.
+
+        Raises:
+            DeviceLostError: the device is gone; load the avatar again.
+        """
+        ...
+
+
+class FrameRunner(_Closed, Protocol):
+    """Makes the frames of one session. Not thread-safe; make one per session."""
+
+    def run(self, inputs: Mapping[str, Array], timings: Timings) -> Picture:
+        """Make one frame.
+
+        Args:
+            inputs: every input of the program by its name, on the host, C-contiguous or not, with
+                the dtype and shape that the program says. A picture that is the same object as in
+                the run before may be taken as unchanged.
+            timings: where to add the time of the steps, by the names of their stages; a backend
+                that runs all steps as one calls that stage ``frame``.
+
+        Raises:
+            BackendError: a step failed.
+            InputError: what a graph made of the inputs cannot be drawn, such as Gaussians that
+                are not finite.
+            DeviceLostError: the device is gone; only :meth:`close` is of use now.
+        """
+        ...
+
+
+class FrameEngine(Protocol):
+    """A frame program loaded for a device. Thread-safe; shared by sessions."""
+
+    def runner(self, memory: FrameMemory = "host") -> FrameRunner:
+        """A new runner of this program.
+
+        Args:
+            memory: where its pictures are.
+
+        Raises:
+            InputError: the backend has no device to leave pictures on.
+            BackendError: it cannot be made, for want of memory for instance.
+            DeviceLostError: the device is gone; load the avatar again.
+        """
         ...
 
 
 class Backend(Protocol):
-    """Something that runs graphs."""
+    """Something that runs graphs and makes frames. An avatar has one of its own."""
 
     name: str
 
     def load(
         self, file: Path, spec: GraphSpec, constants: Mapping[str, Array] | None = None
     ) -> Engine:
-        """Load a graph.
+        """Load a graph that takes and gives arrays of the host.
 
         Args:
             file: the ``.onnx`` file.
@@ -74,4 +177,21 @@ class Backend(Protocol):
         Raises:
             BackendError: the backend refuses the file or it does not agree with ``spec``.
         """
+        ...
+
+    def load_frame(self, bundle: Bundle, program: FrameProgram) -> FrameEngine:
+        """Load what makes a frame.
+
+        Args:
+            bundle: holds the graphs of the program.
+            program: its steps; see :func:`talksplat.frame_program.check_program`.
+
+        Raises:
+            BackendError: the backend refuses a graph or cannot do a step.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free everything it loaded, once no runner is in use any more. Does no harm twice, nor on
+        a device that was lost."""
         ...
