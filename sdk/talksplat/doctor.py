@@ -10,7 +10,8 @@ from functools import partial
 from importlib import import_module, metadata, util
 from typing import Literal
 
-from talksplat.backends import BACKENDS, default_threads
+from talksplat.backends import BACKENDS, Options, default_threads, open_backend
+from talksplat.errors import BackendError
 from talksplat.installation import REQUIREMENTS
 
 
@@ -34,9 +35,17 @@ def examine() -> Iterator[Check]:
     yield _attempt("ONNX Runtime", _onnxruntime, "pip install --force-reinstall onnxruntime")
     yield _attempt("video encoders", _encoders, "pip install --force-reinstall av")
     yield Check("processor", "ok", f"{platform.machine()}, {default_threads()} cores to use")
-    for backend, advice in BACKENDS.items():
-        yield Check(f"backend {backend}", "absent" if advice else "ok", advice or "usable")
+    for backend in BACKENDS:
+        yield _backend(backend)
     yield _export_extra()
+
+
+def _backend(name: str) -> Check:
+    try:
+        open_backend(name, Options(threads=1)).close()
+    except BackendError as error:
+        return Check(f"backend {name}", "absent", str(error))
+    return Check(f"backend {name}", "ok", "usable")
 
 
 def _attempt(name: str, examine_part: Callable[[], str], fix: str) -> Check:

@@ -1,11 +1,13 @@
-"""Backends run graphs. They are imported only when asked for."""
+"""Backends run graphs and make frames. They are imported only when asked for."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from importlib import import_module
 
 from talksplat.backends.base import Array, Backend, Engine, Runner
+from talksplat.backends.options import Options, Precision, Progress
 from talksplat.errors import BackendError
 
 __all__ = [
@@ -14,22 +16,22 @@ __all__ = [
     "Backend",
     "Choice",
     "Engine",
+    "Options",
+    "Precision",
+    "Progress",
     "Runner",
     "choose",
     "default_threads",
+    "open_backend",
 ]
 
-# What runs graphs, best first; a value says what to do when it cannot be used.
 BACKENDS = {
-    "tensorrt": "TensorRT engines are not built by this version; use backend='onnxruntime-cpu'.",
-    "tensorrt-rtx": (
-        "TensorRT-RTX engines are not run by this version; use backend='onnxruntime-cpu'."
-    ),
-    "onnxruntime-cuda": (
-        "Running graphs on CUDA is not part of this version; use backend='onnxruntime-cpu'."
-    ),
-    "onnxruntime-cpu": "",
+    "tensorrt": "talksplat.backends.tensorrt",
+    "tensorrt-rtx": "talksplat.backends.tensorrt_rtx",
+    "onnxruntime-cuda": "talksplat.backends.onnxruntime_cuda",
+    "onnxruntime-cpu": "talksplat.backends.onnxruntime_cpu",
 }
+"""What runs graphs, best first, and the module whose ``open_backend(options)`` opens it."""
 
 
 @dataclass(frozen=True)
@@ -40,26 +42,55 @@ class Choice:
     reason: str
 
 
-def choose(name: str, threads: int) -> Choice:
+def choose(
+    name: str, threads: int, precision: Precision = "fp32", progress: Progress | None = None
+) -> Choice:
     """The backend called ``name``, or the best one that this machine has.
 
     Args:
-        name: one of :data:`BACKENDS`, or ``"auto"``.
-        threads: CPU threads one graph may use.
+        name: one of :data:`BACKENDS`, or ``"auto"``, which tries them in their order.
+        threads: see :class:`Options`, also for the rest.
+        precision: of engines.
+        progress: told of engines being built.
 
     Raises:
         BackendError: unknown or not usable here; says what to do.
     """
-    if name != "auto" and name not in BACKENDS:
+    options = Options(threads, precision, progress)
+    if name == "auto":
+        return _best(options)
+    return Choice(open_backend(name, options), "asked for")
+
+
+def open_backend(name: str, options: Options) -> Backend:
+    """The backend called ``name``.
+
+    Raises:
+        BackendError: unknown or not usable here; says what to do.
+    """
+    if name not in BACKENDS:
         raise BackendError(
             f"Unknown backend {name!r}; expected 'auto' or one of {', '.join(BACKENDS)}."
         )
-    if name not in ("auto", "onnxruntime-cpu"):
-        raise BackendError(f"Backend {name!r} cannot be used: {BACKENDS[name]}")
-    from talksplat.backends.onnxruntime_cpu import OnnxRuntimeCpu
+    backend: Backend = import_module(BACKENDS[name]).open_backend(options)
+    return backend
 
-    reason = "asked for" if name != "auto" else "the only backend of this version"
-    return Choice(OnnxRuntimeCpu(threads), reason)
+
+def _best(options: Options) -> Choice:
+    unusable: dict[str, list[str]] = {}  # reason -> backends, which often share one
+    for name in BACKENDS:
+        try:
+            backend = open_backend(name, options)
+        except BackendError as error:
+            unusable.setdefault(str(error), []).append(name)
+        else:
+            better = _reasons(unusable)
+            return Choice(backend, "best usable here" + (f"; {better}" if better else ""))
+    raise BackendError(f"No backend can be used here: {_reasons(unusable)}")
+
+
+def _reasons(unusable: dict[str, list[str]]) -> str:
+    return "; ".join(f"not {', '.join(names)}: {reason}" for reason, names in unusable.items())
 
 
 def default_threads() -> int:

@@ -11,6 +11,7 @@ import numpy as np
 import onnxruntime
 
 from talksplat.backends.base import Array
+from talksplat.backends.options import Options
 from talksplat.errors import BackendError, BundleError
 from talksplat.manifest import GraphSpec, TensorSpec
 
@@ -22,6 +23,20 @@ _DTYPES = {
     "tensor(uint8)": "uint8",
     "tensor(bool)": "bool",
 }
+
+
+def open_backend(options: Options) -> OnnxRuntimeCpu:
+    """The backend, ready to load.
+
+    Raises:
+        BackendError: another precision than float32 is asked for.
+    """
+    if options.precision != "fp32":
+        raise BackendError(
+            f"onnxruntime-cpu computes in fp32, asked for was {options.precision}; leave precision "
+            "out, or use tensorrt or tensorrt-rtx on a machine with an NVIDIA GPU."
+        )
+    return OnnxRuntimeCpu(options.threads)
 
 
 class OnnxRuntimeCpu:
@@ -41,6 +56,9 @@ class OnnxRuntimeCpu:
     ) -> OnnxRuntimeEngine:
         """See :meth:`talksplat.backends.base.Backend.load`."""
         return OnnxRuntimeEngine(open_session(file, self.threads), spec, constants or {})
+
+    def close(self) -> None:
+        """See :meth:`talksplat.backends.base.Backend.close`; memory goes with the engines."""
 
 
 class OnnxRuntimeEngine:

@@ -1,0 +1,28 @@
+"""How a backend is to work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+Precision = Literal["fp32", "fp16"]
+"""Of the numbers inside engines; ``fp16`` keeps in float32 what the pictures need so."""
+
+Progress = Callable[[str, int, int], None]
+"""Told before each step of something long: what it is, its number from 0, how many there are."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a backend is to work.
+
+    Attributes:
+        threads: CPU threads that a graph or the rasterizer may use.
+        precision: of engines; backends without engines compute in float32 only.
+        progress: told of engines being built.
+    """
+
+    threads: int
+    precision: Precision = "fp32"
+    progress: Progress | None = None
