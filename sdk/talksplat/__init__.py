@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from talksplat.audio import read_audio
     from talksplat.avatar import Avatar, load
     from talksplat.bundle import Bundle
+    from talksplat.custom_op import custom_op_library
     from talksplat.errors import TalksplatError
     from talksplat.rasterization import rasterize
     from talksplat.session import Frame, Session
@@ -22,6 +23,7 @@ _HOMES = {
     "Frame": "talksplat.session",
     "Session": "talksplat.session",
     "TalksplatError": "talksplat.errors",
+    "custom_op_library": "talksplat.custom_op",
     "load": "talksplat.avatar",
     "rasterize": "talksplat.rasterization",
     "read_audio": "talksplat.audio",
@@ -33,6 +35,7 @@ __all__ = [
     "Frame",
     "Session",
     "TalksplatError",
+    "custom_op_library",
     "load",
     "rasterize",
     "read_audio",
