@@ -9,6 +9,10 @@ TORCH ?= torch==2.13.0
 CHECKPOINT := samples/avatars/ada.pt
 SPEECH := samples/speech/hello.wav
 
+# Of ONNX Runtime, for its custom operator; without them talksplat is built without it.
+HEADERS := $(CURDIR)/build/onnxruntime
+export ONNXRUNTIME_INCLUDE_DIR ?= $(HEADERS)
+
 .PHONY: demo test check native format clean
 
 demo: $(VENV)/.installed
@@ -32,7 +36,7 @@ format: $(VENV)/.installed-dev
 	$(BIN)/clang-format -i $$(git ls-files '*.h' '*.cpp' '*.cu' '*.cuh')
 
 # For work on the C++: build in place, next to the Python sources.
-native:
+native: | $(ONNXRUNTIME_INCLUDE_DIR)/onnxruntime_c_api.h
 	cmake -S . -B build/dev -G Ninja -DPython_EXECUTABLE=$$(command -v $(PYTHON))
 	cmake --build build/dev
 	cmake --install build/dev --prefix sdk
@@ -41,10 +45,13 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
 
+$(HEADERS)/onnxruntime_c_api.h:
+	-$(PYTHON) plugins/gaussian_rasterizer/onnxruntime/fetch_headers.py $(HEADERS)
+
 # Everything that makes the installed package what it is.
 SOURCES := pyproject.toml CMakeLists.txt $(shell git ls-files plugins sdk export)
 
-$(VENV)/.installed: $(VENV)/bin/python $(SOURCES)
+$(VENV)/.installed: $(VENV)/bin/python $(SOURCES) | $(ONNXRUNTIME_INCLUDE_DIR)/onnxruntime_c_api.h
 	$(BIN)/pip install --quiet "$(TORCH)"
 	$(BIN)/pip install --quiet ".[export]"
 	touch $@
