@@ -7,6 +7,10 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from threading import RLock
+from types import TracebackType
+from typing import Self, get_args
+from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -34,12 +38,17 @@ LOOK_AHEADS = ("default",)
 
 
 class Avatar:
-    """A loaded avatar. Immutable and thread-safe; makes any number of sessions.
+    """A loaded avatar. Thread-safe; makes any number of sessions.
+
+    It holds memory, on a GPU too, until it is closed or dropped, sessions included::
+
+        with talksplat.load("ada.avatar") as avatar, avatar.session() as session:
+            ...
 
     Args:
         bundle: an opened bundle.
-        choice: what runs its graphs, and why.
-        threads: CPU threads that the rasterizer may use.
+        choice: what runs its graphs, and why; closed with the avatar.
+        threads: CPU threads that a graph or the rasterizer may use.
 
     Raises:
         BundleError: the bundle does not hold what its family needs.
@@ -51,7 +60,15 @@ class Avatar:
         self.backend = choice.backend.name
         self.backend_reason = choice.reason
         self.threads = threads
-        self._family: Family = families.load(bundle, choice.backend, threads)
+        self._backend = choice.backend
+        self._lock = RLock()
+        self._closed = False
+        self._sessions: WeakSet[Session] = WeakSet()
+        try:
+            self._family: Family = families.load(bundle, choice.backend)
+        except BaseException:
+            choice.backend.close()
+            raise
 
     @property
     def manifest(self) -> Manifest:
@@ -78,6 +95,7 @@ class Avatar:
         upper_face: str | os.PathLike[str] | ArrayLike | None = None,
         background: str | os.PathLike[str] | ByteImage | None = None,
         noise: int | Mapping[str, ArrayLike] | None = None,
+        frames: backends.FrameMemory = "host",
     ) -> Session:
         """Begin to speak. Graphs are warmed up here, so that the first frame is not late.
 
@@ -105,11 +123,18 @@ class Avatar:
                 ones are laid over the bundle's plate. By default that plate.
             noise: for a refiner whose noise is an input: a seed, from which every frame draws its
                 own maps, or maps ``noise0`` … that stay the same. By default the seed 0.
+            frames: ``"host"`` for NumPy arrays, or ``"device"`` to leave images and alphas on the
+                GPU that made them; see :class:`talksplat.Frame`.
 
         Raises:
-            InputError: an argument is out of range, does not suit the avatar, or a file cannot be
-                read.
+            InputError: an argument is out of range, does not suit the avatar or its backend, a
+                file cannot be read, or the avatar is closed.
+            BackendError: the backend has no room for another session, or failed.
+            DeviceLostError: the GPU is gone; load the avatar again.
         """
+        if frames not in get_args(backends.FrameMemory):
+            known = " or ".join(map(repr, get_args(backends.FrameMemory)))
+            raise InputError(f"frames must be {known}, found {frames!r}.")
         if look_ahead not in LOOK_AHEADS:
             raise InputError(
                 f"look_ahead must be one of {', '.join(LOOK_AHEADS)}, found {look_ahead!r}."
@@ -123,13 +148,43 @@ class Avatar:
         if background is not None:
             numbers = scene.viewmats.numbers
             scene = replace(scene, background=self._backdrop(background, numbers))
-        return Session(
-            self._family,
-            fps=fps,
-            scene=scene,
-            features=None if features is None else _features(features),
-            noise=_noise(noise),
-        )
+        given = None if features is None else _features(features)
+        with self._lock:
+            if self._closed:
+                raise InputError("The avatar is closed; load it again with talksplat.load().")
+            session = Session(
+                self._family,
+                fps=fps,
+                scene=scene,
+                features=given,
+                noise=_noise(noise),
+                memory=frames,
+            )
+            self._sessions.add(session)
+        return session
+
+    def close(self) -> None:
+        """Close the sessions that are still open, and free everything. Twice does no harm.
+
+        Frames that were yielded stay as they are.
+        """
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                for session in list(self._sessions):
+                    session.close()
+                self._backend.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
 
     def _upper_face(
         self, upper_face: str | os.PathLike[str] | ArrayLike, numbers: Sequence[int] | None
@@ -141,8 +196,7 @@ class Avatar:
     def _backdrop(
         self, background: str | os.PathLike[str] | ByteImage, numbers: Sequence[int] | None
     ) -> Backdrop:
-        video, own = self.manifest.video, self._family.scene.background
-        plate = np.zeros((video.height, video.width, 3), np.uint8) if own is None else own.at(0)
+        video, plate = self.manifest.video, self._family.scene.background.at(0)
         return open_backdrop(background, video.width, video.height, plate, numbers)
 
 

@@ -21,12 +21,12 @@ class Moment:
     Attributes:
         viewmat: [4,4] world to camera.
         upper_face: [6] in the units that the family's network eats.
-        background: [H,W,3], or None for the family's own black.
+        background: [H,W,3].
     """
 
     viewmat: FloatArray
     upper_face: FloatArray
-    background: ByteImage | None
+    background: ByteImage
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Scene:
 
     viewmats: Track
     upper_face: Track
-    background: Backdrop | None
+    background: Backdrop
 
     def at(self, time: int) -> Moment:
         """The scene at a frame of the session, at the model's rate.
@@ -43,5 +43,4 @@ class Scene:
         Raises:
             InputError: a picture of the background cannot be read.
         """
-        background = None if self.background is None else self.background.at(time)
-        return Moment(self.viewmats.at(time), self.upper_face.at(time), background)
+        return Moment(self.viewmats.at(time), self.upper_face.at(time), self.background.at(time))

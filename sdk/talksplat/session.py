@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from talksplat.audio import SAMPLE_RATE
-from talksplat.errors import InputError
+from talksplat.backends import FrameArray, FrameMemory, Picture
+from talksplat.errors import DeviceLostError, InputError
 from talksplat.families.base import Family, Noise
 from talksplat.ring import Ring
 from talksplat.scene import Scene
 from talksplat.timings import Timings
 
-ByteImage = NDArray[np.uint8]
 FloatArray = NDArray[np.float32]
 
 MODEL_FPS = 25
@@ -28,6 +28,11 @@ MAX_FPS = 120
 @dataclass(frozen=True)
 class Frame:
     """One frame with its sound.
+
+    Image and alpha are NumPy arrays, or, in a session with ``frames="device"``, arrays on the GPU,
+    which other libraries take without a copy through ``__dlpack__`` or
+    ``__cuda_array_interface__``; ``.numpy()`` copies them to the host. They are complete when the
+    frame is yielded, belong to the frame and stay as they are while it, or a view of them, is held.
 
     Attributes:
         image: [H,W,3] uint8 RGB.
@@ -39,8 +44,8 @@ class Frame:
             and are charged to the frame that needed the block. Empty if an image is shown again.
     """
 
-    image: ByteImage
-    alpha: FloatArray
+    image: FrameArray
+    alpha: FrameArray
     index: int
     pts: int
     audio: FloatArray
@@ -75,17 +80,24 @@ class Session:
         scene: Scene,
         features: FloatArray | None = None,
         noise: Noise | None = None,
+        memory: FrameMemory = "host",
     ) -> None:
         if not 1 <= fps <= MAX_FPS:
             raise InputError(f"fps must be from 1 to {MAX_FPS}, found {fps}.")
         self.fps = fps
         self._scene = scene
-        self._stream = family.stream(features, noise)
+        self._stream = family.stream(features, noise, memory)
         self._lock = threading.RLock()
         self._closed = False
+        self._lost: DeviceLostError | None = None
         self._frames: int | None = None  # of the model in this utterance; known after end()
         self._next_index = 0  # in the session
         self._next_pts = 0
+        try:
+            self._stream.warm_up(scene)
+        except BaseException:
+            self._stream.close()
+            raise
         self._begin_utterance()
 
     @property
@@ -127,11 +139,17 @@ class Session:
         Raises:
             InputError: the session is closed, or a picture of the background cannot be read.
             BackendError: a graph failed.
+            DeviceLostError: the GPU is gone, now or in an earlier call: the session can only be
+                closed. Load the avatar again to go on.
         """
         while True:
             with self._lock:
                 self._check_open()
-                frame = self._next_frame()
+                try:
+                    frame = self._next_frame()
+                except DeviceLostError as error:
+                    self._lost = error
+                    raise
             if frame is None:
                 return
             yield frame
@@ -173,6 +191,8 @@ class Session:
     def _check_open(self) -> None:
         if self._closed:
             raise InputError("The session is closed; make another with avatar.session().")
+        if self._lost is not None:
+            raise DeviceLostError(str(self._lost)) from self._lost
 
     def _begin_utterance(self) -> None:
         self._pcm = Ring(())
@@ -180,7 +200,7 @@ class Session:
         self._frames = None
         self._next = 0  # frame of the utterance, at the session's rate
         self._first_index, self._first_pts = self._next_index, self._next_pts
-        self._shown: tuple[int, ByteImage, FloatArray] | None = None
+        self._shown: tuple[int, Picture] | None = None  # the model's frame
 
     def _shown_frame(self) -> int:
         """The model's frame that the next frame shows."""
@@ -203,12 +223,12 @@ class Session:
             time = self._first_index + self._next
             pose = time * MODEL_FPS // self.fps
             moment = self._scene.at(pose)
-            image, alpha = self._stream.render(number, self._frames, moment, timings)
-            self._shown = (number, image, alpha)
-        _, image, alpha = self._shown
+            picture = self._stream.render(number, self._frames, moment, timings)
+            self._shown = (number, picture)
+        _, picture = self._shown
         frame = Frame(
-            image=image,
-            alpha=alpha,
+            image=picture.image,
+            alpha=picture.alpha,
             index=self._first_index + self._next,
             pts=self._first_pts + start,
             audio=self._pcm.zero_padded(start, stop),

@@ -6,7 +6,18 @@ import os
 from dataclasses import dataclass
 from importlib import import_module
 
-from talksplat.backends.base import Array, Backend, Engine, Runner
+from talksplat.backends.base import (
+    Array,
+    Backend,
+    DeviceArray,
+    Engine,
+    FrameArray,
+    FrameEngine,
+    FrameMemory,
+    FrameRunner,
+    Picture,
+    Runner,
+)
 from talksplat.backends.options import Options, Precision, Progress
 from talksplat.errors import BackendError
 
@@ -15,8 +26,14 @@ __all__ = [
     "Array",
     "Backend",
     "Choice",
+    "DeviceArray",
     "Engine",
+    "FrameArray",
+    "FrameEngine",
+    "FrameMemory",
+    "FrameRunner",
     "Options",
+    "Picture",
     "Precision",
     "Progress",
     "Runner",

@@ -51,6 +51,11 @@ class DeviceArray(Protocol):
         ...
 
 
+FrameArray = Any
+"""A NumPy array, or a :class:`DeviceArray`: who asked for frames knows which. A union would have
+everyone ask again."""
+
+
 @dataclass(frozen=True)
 class Picture:
     """One finished frame.
@@ -64,8 +69,8 @@ class Picture:
         alpha: [H,W] float32, what of the background is covered.
     """
 
-    image: NDArray[np.uint8] | DeviceArray
-    alpha: NDArray[np.float32] | DeviceArray
+    image: FrameArray
+    alpha: FrameArray
 
 
 class _Closed(Protocol):

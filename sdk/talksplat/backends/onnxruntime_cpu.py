@@ -12,7 +12,10 @@ import onnxruntime
 
 from talksplat.backends.base import Array
 from talksplat.backends.options import Options
+from talksplat.backends.split_frame import SplitFrame
+from talksplat.bundle import Bundle
 from talksplat.errors import BackendError, BundleError
+from talksplat.frame_program import FrameProgram
 from talksplat.manifest import GraphSpec, TensorSpec
 
 _DTYPES = {
@@ -43,7 +46,7 @@ class OnnxRuntimeCpu:
     """The backend ``onnxruntime-cpu``.
 
     Args:
-        threads: threads that one graph may use.
+        threads: threads that one graph, or the rasterizer, may use.
     """
 
     name = "onnxruntime-cpu"
@@ -54,11 +57,15 @@ class OnnxRuntimeCpu:
     def load(
         self, file: Path, spec: GraphSpec, constants: Mapping[str, Array] | None = None
     ) -> OnnxRuntimeEngine:
-        """See :meth:`talksplat.backends.base.Backend.load`."""
+        """See :meth:`talksplat.backends.Backend.load`."""
         return OnnxRuntimeEngine(open_session(file, self.threads), spec, constants or {})
 
+    def load_frame(self, bundle: Bundle, program: FrameProgram) -> SplitFrame:
+        """See :meth:`talksplat.backends.Backend.load_frame`."""
+        return SplitFrame(self, bundle, program, self.threads)
+
     def close(self) -> None:
-        """See :meth:`talksplat.backends.base.Backend.close`; memory goes with the engines."""
+        """See :meth:`talksplat.backends.Backend.close`; memory goes with the engines."""
 
 
 class OnnxRuntimeEngine:
@@ -97,7 +104,7 @@ class OnnxRuntimeEngine:
 
 
 class OnnxRuntimeRunner:
-    """See :class:`talksplat.backends.base.Runner`.
+    """See :class:`talksplat.backends.Runner`.
 
     ``InferenceSession.run`` reads and returns NumPy arrays without copying them; IO binding was
     measured to be no faster on the CPU, and to copy outputs.
@@ -116,7 +123,7 @@ class OnnxRuntimeRunner:
         self._output_names = tuple(tensor.name for tensor in spec.outputs)
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """See :meth:`talksplat.backends.base.Runner.run`."""
+        """See :meth:`talksplat.backends.Runner.run`."""
         feed = dict(self._constants)
         for tensor in self._varying:
             array = inputs.get(tensor.name)
@@ -135,7 +142,7 @@ class OnnxRuntimeRunner:
         }
 
     def close(self) -> None:
-        """See :meth:`talksplat.backends.base.Runner.close`."""
+        """See :meth:`talksplat.backends.Runner.close`."""
 
     def __enter__(self) -> Self:
         return self

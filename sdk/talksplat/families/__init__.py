@@ -6,29 +6,42 @@ from collections.abc import Callable
 
 from talksplat.backends import Backend
 from talksplat.bundle import Bundle
+from talksplat.families import d3talker, gaussian_talker, sdtalk
 from talksplat.families.base import Family
+from talksplat.frame_program import FrameProgram
+
+_FAMILIES: dict[str, Callable[[Bundle, Backend], Family]] = {
+    "d3talker": d3talker.D3Talker,
+    "talkinggaussian": gaussian_talker.GaussianTalker,
+    "instag": gaussian_talker.GaussianTalker,
+    "sdtalk": sdtalk.SDTalk,
+}
+_PROGRAMS: dict[str, Callable[[Bundle], FrameProgram]] = {
+    "d3talker": d3talker.frame_program,
+    "talkinggaussian": gaussian_talker.frame_program,
+    "instag": gaussian_talker.frame_program,
+    "sdtalk": sdtalk.frame_program,
+}
 
 
-def load(bundle: Bundle, backend: Backend, threads: int) -> Family:
+def load(bundle: Bundle, backend: Backend) -> Family:
     """The avatar in ``bundle``, of the family that its manifest names.
 
     Args:
         bundle: an opened bundle.
-        backend: what runs its graphs.
-        threads: CPU threads that the rasterizer may use.
+        backend: what runs its graphs and makes its frames.
 
     Raises:
         BundleError: the bundle does not hold what its family needs.
         BackendError: the backend refuses a graph.
     """
-    from talksplat.families.d3talker import D3Talker
-    from talksplat.families.gaussian_talker import GaussianTalker
-    from talksplat.families.sdtalk import SDTalk
+    return _FAMILIES[bundle.manifest.family](bundle, backend)
 
-    families: dict[str, Callable[[Bundle, Backend, int], Family]] = {
-        "d3talker": D3Talker,
-        "talkinggaussian": GaussianTalker,
-        "instag": GaussianTalker,
-        "sdtalk": SDTalk,
-    }
-    return families[bundle.manifest.family](bundle, backend, threads)
+
+def frame_program(bundle: Bundle) -> FrameProgram:
+    """How a frame of the avatar in ``bundle`` is made.
+
+    Raises:
+        BundleError: the bundle does not hold what its family needs.
+    """
+    return _PROGRAMS[bundle.manifest.family](bundle)

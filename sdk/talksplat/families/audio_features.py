@@ -13,8 +13,10 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from talksplat.backends import Engine
+from talksplat.backends import Backend, Engine
+from talksplat.bundle import Bundle
 from talksplat.errors import InputError
+from talksplat.families.contract import audio_encoder_tensors, check_graphs
 from talksplat.manifest import AudioBlocks, AudioContract, Manifest, WindowContract
 from talksplat.ring import Ring
 from talksplat.speech_features import FeatureWindows
@@ -75,6 +77,20 @@ class AudioFeatures(Protocol):
     def close(self) -> None:
         """Free what it holds."""
         ...
+
+
+def load_audio_encoder(bundle: Bundle, backend: Backend) -> Engine | None:
+    """The bundle's ``audio_encoder``, if it has one.
+
+    Raises:
+        BundleError: the graph is not that of the contract.
+        BackendError: the backend refuses it.
+    """
+    name, manifest = "audio_encoder", bundle.manifest
+    if manifest.audio.blocks is None:
+        return None
+    check_graphs(bundle, {name: audio_encoder_tensors(manifest)})
+    return backend.load(bundle.graph_file(name), manifest.graphs[name], bundle.constants(name))
 
 
 def audio_features(

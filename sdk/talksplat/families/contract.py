@@ -1,10 +1,14 @@
-"""Which graphs a bundle has, with which tensors: what ``docs/graphs.md`` promises, checked."""
+"""Graphs that run beside the frame's own: what ``docs/graphs.md`` promises of them, checked.
+
+The graphs of a frame are checked by :func:`talksplat.frame_program.check_program`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from talksplat.bundle import Bundle
 from talksplat.errors import BundleError
 from talksplat.manifest import Manifest, TensorSpec
 
@@ -15,28 +19,20 @@ _EXPORT_AGAIN = "Export the avatar again."
 
 @dataclass(frozen=True)
 class GraphTensors:
-    """What the runtime feeds a graph and reads from it.
-
-    Attributes:
-        inputs: name → shape.
-        outputs: name → shape.
-        optional: inputs that an avatar may have been trained without.
-        constants: names of the inputs that are baked tensors. A graph that has some may leave
-            the first axis of its outputs, the number of Gaussians, free.
-    """
+    """What the runtime feeds a graph and reads from it: name → shape. Baked tensors are fed too,
+    of whatever shape the graph has them."""
 
     inputs: Mapping[str, Shape]
     outputs: Mapping[str, Shape]
-    optional: Collection[str] = ()
-    constants: Collection[str] = ()
 
 
-def check_graphs(manifest: Manifest, graphs: Mapping[str, GraphTensors]) -> None:
+def check_graphs(bundle: Bundle, graphs: Mapping[str, GraphTensors]) -> None:
     """Every graph is there, takes what the runtime feeds it and gives what the runtime reads.
 
     Raises:
         BundleError: naming the graph and the tensor, or the number that does not fit.
     """
+    manifest = bundle.manifest
     for name, tensors in graphs.items():
         if name not in manifest.graphs:
             raise BundleError(
@@ -45,20 +41,18 @@ def check_graphs(manifest: Manifest, graphs: Mapping[str, GraphTensors]) -> None
             )
         graph = manifest.graphs[name]
         found = {tensor.name: tensor for tensor in graph.inputs}
-        for tensor in sorted(set(found) - set(tensors.inputs) - set(tensors.constants)):
+        for tensor in sorted(set(found) - set(tensors.inputs) - set(bundle.constants(name))):
             raise BundleError(
                 f"Graph {name!r} has an input {tensor!r} that nothing feeds. {_EXPORT_AGAIN}"
             )
         for tensor, shape in tensors.inputs.items():
-            if tensor in found or tensor not in tensors.optional:
-                _check_tensor(f"input of graph {name!r}", tensor, shape, found.get(tensor), False)
+            _check_tensor(f"input of graph {name!r}", tensor, shape, found.get(tensor))
         found = {tensor.name: tensor for tensor in graph.outputs}
         for tensor, shape in tensors.outputs.items():
-            place = f"output of graph {name!r}"
-            _check_tensor(place, tensor, shape, found.get(tensor), bool(tensors.constants))
+            _check_tensor(f"output of graph {name!r}", tensor, shape, found.get(tensor))
 
 
-def audio_encoder_tensors(manifest: Manifest, constants: Collection[str]) -> GraphTensors:
+def audio_encoder_tensors(manifest: Manifest) -> GraphTensors:
     """Tensors of ``audio_encoder``.
 
     Raises:
@@ -75,20 +69,13 @@ def audio_encoder_tensors(manifest: Manifest, constants: Collection[str]) -> Gra
     return GraphTensors(
         inputs={"pcm": (1, samples + blocks.right_samples)},
         outputs={"features": (1, tokens + blocks.right_tokens, audio.feature_size)},
-        constants=constants,
     )
 
 
-def _check_tensor(
-    place: str, name: str, shape: Shape, tensor: TensorSpec | None, free_first: bool
-) -> None:
+def _check_tensor(place: str, name: str, shape: Shape, tensor: TensorSpec | None) -> None:
     if tensor is None:
         raise BundleError(f"There is no {place} called {name!r}. {_EXPORT_AGAIN}")
-    fits = len(tensor.shape) == len(shape) and all(
-        size == expected or (free_first and axis == 0 and isinstance(size, str))
-        for axis, (size, expected) in enumerate(zip(tensor.shape, shape, strict=True))
-    )
-    if not fits or tensor.dtype != "float32":
+    if tensor.shape != shape or tensor.dtype != "float32":
         raise BundleError(
             f"The {place} called {name!r} expects float32 {list(shape)}, found {tensor.dtype} "
             f"{list(tensor.shape)}. {_EXPORT_AGAIN}"

@@ -11,26 +11,35 @@ import numpy as np
 from numpy.typing import NDArray
 
 from talksplat.backdrop import Pictures
-from talksplat.backends import Backend, Engine
+from talksplat.backends import Array, Backend, Engine, FrameMemory, FrameRunner
 from talksplat.bundle import Bundle
 from talksplat.errors import BundleError, InputError
 from talksplat.families.audio_features import EncodedFeatures
-from talksplat.families.base import Noise, make_first_frame
-from talksplat.families.compositing import Appearance, Layer, Plate, coverage
-from talksplat.families.contract import check_graphs
-from talksplat.families.d3talker_contract import GRAPHS, graph_tensors
-from talksplat.images import to_uint8
+from talksplat.families.base import Noise, Stream
+from talksplat.families.contract import GraphTensors, audio_encoder_tensors, check_graphs
+from talksplat.families.frame_parts import (
+    GAUSSIANS,
+    baked_constants,
+    camera_constants,
+    draw_region,
+    frame_inputs,
+    region_constants,
+    run_graph,
+    same_names,
+)
+from talksplat.frame_program import Coverage, FrameProgram, Pack, Unpack, check_program
 from talksplat.manifest import D3TalkerContract, Manifest
 from talksplat.pncc import PnccRenderer
-from talksplat.rasterization import Workspace
 from talksplat.ring import Ring
 from talksplat.scene import Moment, Scene
 from talksplat.tensor_reader import TensorReader
 from talksplat.timings import Timings
 from talksplat.tracks import OPENFACE_CEILING, UPPER_FACE_SIZE, Track, check_viewmats
 
-ByteImage = NDArray[np.uint8]
 FloatArray = NDArray[np.float32]
+
+AUDIO_GRAPHS = ("audio_encoder", "audio_to_motion", "motion_encoder")
+"""What runs before the frame's own graphs, in this order."""
 
 
 class D3Talker:
@@ -38,8 +47,7 @@ class D3Talker:
 
     Args:
         bundle: an opened bundle of this family.
-        backend: what runs the graphs.
-        threads: CPU threads that the rasterizer may use.
+        backend: what runs the graphs and makes the frames.
 
     Raises:
         BundleError: graphs or tensors are not those of the contract.
@@ -48,21 +56,21 @@ class D3Talker:
 
     openface_scale: FloatArray | None = np.float32(1) / OPENFACE_CEILING  # action units in 0..1
 
-    def __init__(self, bundle: Bundle, backend: Backend, threads: int) -> None:
+    def __init__(self, bundle: Bundle, backend: Backend) -> None:
         manifest = bundle.manifest
         self.manifest = manifest
-        self.threads = threads
         self.contract = manifest.contract(D3TalkerContract)
-        tensors = TensorReader(bundle)
-        self.face = Appearance(tensors, "face", manifest.rasterizer.sh_degree)
-        self.mouth = Appearance(tensors, "mouth", manifest.rasterizer.sh_degree)
-        counts = {"face": len(self.face.opacities), "mouth": len(self.mouth.opacities)}
-        constants = {name: bundle.constants(name) for name in GRAPHS}
-        check_graphs(manifest, graph_tensors(manifest, counts, constants))
+        check_graphs(bundle, _audio_graph_tensors(manifest))
+        program = frame_program(bundle)
+        self.takes_upper_face = "upper_face" in program.inputs
         self.engines: dict[str, Engine] = {
-            name: backend.load(bundle.graph_file(name), manifest.graphs[name], constants[name])
-            for name in GRAPHS
+            name: backend.load(
+                bundle.graph_file(name), manifest.graphs[name], bundle.constants(name)
+            )
+            for name in AUDIO_GRAPHS
         }
+        self.frame = backend.load_frame(bundle, program)
+        tensors = TensorReader(bundle)
         self.pncc = _pncc_renderer(tensors, manifest)
         file, size = "tracks.safetensors", (manifest.video.height, manifest.video.width, 3)
         plate = tensors.get("background.safetensors", "image", size, np.uint8)
@@ -72,7 +80,9 @@ class D3Talker:
             background=Pictures(plate[None]),
         )
 
-    def stream(self, features: FloatArray | None, noise: Noise | None) -> D3TalkerStream:
+    def stream(
+        self, features: FloatArray | None, noise: Noise | None, memory: FrameMemory
+    ) -> D3TalkerStream:
         """See :meth:`talksplat.families.base.Family.stream`."""
         if features is not None or noise is not None:
             given = "noise" if features is None else "features"
@@ -80,112 +90,136 @@ class D3Talker:
                 f"{self.manifest.name} is a D3-Talker avatar, which takes no {given}: expected "
                 "none, found some. Leave them out; its own graphs hear the audio."
             )
-        return D3TalkerStream(self)
+        return D3TalkerStream(self, self.frame.runner(memory))
 
 
-class D3TalkerStream:
-    """See :class:`talksplat.families.base.Stream`."""
+class D3TalkerStream(Stream):
+    """Carries the facial motion from frame to frame."""
 
-    def __init__(self, family: D3Talker) -> None:
-        manifest, engines = family.manifest, family.engines
+    def __init__(self, family: D3Talker, frame: FrameRunner) -> None:
+        manifest = family.manifest
         audio = manifest.audio
         if audio.blocks is None:
             raise BundleError("A D3-Talker bundle expects audio.blocks, found null.")
-        self._family = family
-        self._audio = EncodedFeatures(
-            engines["audio_encoder"],
+        features = EncodedFeatures(
+            family.engines["audio_encoder"],
             audio,
             audio.blocks,
             manifest.window,
             frames_after=family.contract.motion_radius,
         )
-        self._runners = {
-            name: engine.runner() for name, engine in engines.items() if name != "audio_encoder"
-        }
-        self._takes_upper_face = any(
-            tensor.name == "upper_face" for tensor in engines["motion"].spec.inputs
-        )
-        workspace = Workspace()
-        self._plate = Plate(manifest.video.height, manifest.video.width)
-        self._mouth = Layer(manifest, family.mouth, workspace, family.threads)
-        self._face = Layer(manifest, family.face, workspace, family.threads)
-        self.look_ahead_samples = self._audio.look_ahead_samples
-        make_first_frame(self, family.scene)
+        super().__init__(features, frame)
+        self._features = features
+        self._family = family
+        self._to_expression = family.engines["audio_to_motion"].runner()
+        self._to_motion = family.engines["motion_encoder"].runner()
 
     def reset(self, pcm: Ring) -> None:
-        """See :meth:`talksplat.families.base.Stream.reset`."""
+        """See :meth:`Stream.reset`."""
+        super().reset(pcm)
         contract = self._family.contract
-        self._audio.reset(pcm)
         self._expressions = Ring((contract.expression_size,))
         self._motions = Ring((contract.motion_size,))
 
-    def samples_needed(self, frame: int) -> int:
-        """See :meth:`talksplat.families.base.Stream.samples_needed`."""
-        return self._audio.samples_needed(frame)
-
-    def oldest_sample(self) -> int:
-        """See :meth:`talksplat.families.base.Stream.oldest_sample`."""
-        return self._audio.oldest_sample()
-
-    def render(
-        self, frame: int, frames: int | None, moment: Moment, timings: Timings
-    ) -> tuple[ByteImage, FloatArray]:
-        """See :meth:`talksplat.families.base.Stream.render`."""
-        self._encode_motions(frame, frames, timings)
-        with timings.stage("motion"):
-            inputs = {
-                "facial_motion": self._motion_window(frame),
-                "audio_window": self._audio.window(frame).swapaxes(1, 2)[None],
-            }
-            if self._takes_upper_face:
-                inputs["upper_face"] = moment.upper_face[None]
-            gaussians = self._runners["motion"].run(inputs)
-        with timings.stage("rasterize"):
-            behind = None if moment.background is None else self._plate.show(moment.background)
-            for region, layer in (("mouth", self._mouth), ("face", self._face)):
-                behind = layer.draw(
-                    gaussians[f"{region}_means"],
-                    gaussians[f"{region}_quats"],
-                    gaussians[f"{region}_scales"],
-                    moment.viewmat,
-                    behind,
-                )
-        with timings.stage("refiner"):
-            coarse = self._face.image.transpose(0, 3, 1, 2)
-            image = self._runners["refiner"].run({"coarse": coarse})["image"]
-        with timings.stage("output"):
-            pixels = to_uint8(image[0])
-            alpha = coverage(self._mouth.alpha, self._face.alpha)
-        self._audio.forget(frame + 1)
-        self._expressions.forget(self._motions.end)
-        self._motions.forget(frame + 1 - self._family.contract.motion_radius)
-        return pixels, alpha
-
-    def close(self) -> None:
-        """See :meth:`talksplat.families.base.Stream.close`."""
-        self._audio.close()
-        for runner in self._runners.values():
-            runner.close()
-
-    def _encode_motions(self, frame: int, frames: int | None, timings: Timings) -> None:
+    def hear(self, frame: int, frames: int | None, timings: Timings) -> None:
         """Facial motion of every frame up to the end of the motion window of ``frame``."""
-        for block in self._audio.listen(frame, frames, timings):
+        for block in self._features.listen(frame, frames, timings):
             with timings.stage("audio_to_motion"):
-                found = self._runners["audio_to_motion"].run({"features": block.features})
+                found = self._to_expression.run({"features": block.features})
             self._expressions.append(found["expression"][0, : block.frames])
-        last = min(frame + self._family.contract.motion_radius, self._expressions.end - 1)
+        radius = self._family.contract.motion_radius
+        last = min(frame + radius, self._expressions.end - 1)
         for position in range(self._motions.end, last + 1):
             expression = self._expressions.zero_padded(position, position + 1)[0]
             with timings.stage("pncc"):
                 difference = self._family.pncc.difference(expression)
             with timings.stage("motion_encoder"):
-                motion = self._runners["motion_encoder"].run({"pncc_difference": difference[None]})
+                motion = self._to_motion.run({"pncc_difference": difference[None]})
             self._motions.append(motion["facial_motion"])
+        self._expressions.forget(self._motions.end)
+        self._motions.forget(frame - radius)
 
-    def _motion_window(self, frame: int) -> FloatArray:
-        """[1, 2j+1, 32]: frames i-j … i+j, clamped to the ends of the clip."""
+    def conditions(self, frame: int, moment: Moment) -> dict[str, Array]:
+        """Motion of frames i-j … i+j, clamped to the ends of the clip, and what they hear."""
         radius = self._family.contract.motion_radius
-        return self._motions.clamped(frame - radius, frame + radius + 1)[None]
+        conditions: dict[str, Array] = {
+            "facial_motion": self._motions.clamped(frame - radius, frame + radius + 1)[None],
+            "audio_window": self._audio.window(frame).swapaxes(1, 2)[None],
+        }
+        if self._family.takes_upper_face:
+            conditions["upper_face"] = moment.upper_face[None]
+        return conditions
+
+    def close(self) -> None:
+        """See :meth:`Stream.close`."""
+        super().close()
+        self._to_expression.close()
+        self._to_motion.close()
+
+
+def frame_program(bundle: Bundle) -> FrameProgram:
+    """Mouth over the plate, face over that, refined.
+
+    Raises:
+        BundleError: a tensor is missing, or a graph does not fit.
+    """
+    manifest = bundle.manifest
+    contract, window = manifest.contract(D3TalkerContract), manifest.window
+    tensors = TensorReader(bundle)
+    constants = {
+        **camera_constants(manifest),
+        **region_constants(tensors, "face"),
+        **region_constants(tensors, "mouth"),
+        **baked_constants(bundle, ("motion", "refiner")),
+    }
+    conditions = {
+        "facial_motion": (1, 2 * contract.motion_radius + 1, contract.motion_size),
+        "audio_window": (1, window.frames, manifest.audio.feature_size, window.tokens),
+    }
+    motion = manifest.graphs.get("motion")
+    if motion is not None and any(tensor.name == "upper_face" for tensor in motion.inputs):
+        conditions["upper_face"] = (1, UPPER_FACE_SIZE)
+    gaussians = [f"{region}_{name}" for region in ("face", "mouth") for name in GAUSSIANS]
+    degree = manifest.rasterizer.sh_degree
+    program = FrameProgram(
+        width=manifest.video.width,
+        height=manifest.video.height,
+        rules=manifest.rasterizer,
+        inputs=frame_inputs(manifest, conditions),
+        constants=constants,
+        steps=(
+            run_graph("motion", "motion", constants, same_names(conditions), same_names(gaussians)),
+            Unpack("rasterize", "background", "plate"),
+            draw_region("mouth", degree, background="plate"),
+            draw_region("face", degree, background="mouth_image"),
+            run_graph(
+                "refiner", "refiner", constants, {"coarse": "face_image"}, {"image": "image"}
+            ),
+            Pack("output", "image", "picture"),
+            Coverage("output", ("mouth_alpha", "face_alpha"), "coverage"),
+        ),
+        picture="picture",
+        coverage="coverage",
+    )
+    check_program(program, manifest)
+    return program
+
+
+def _audio_graph_tensors(manifest: Manifest) -> dict[str, GraphTensors]:
+    contract = manifest.contract(D3TalkerContract)
+    encoder = audio_encoder_tensors(manifest)
+    frames = 0 if manifest.audio.blocks is None else manifest.audio.blocks.block_frames
+    return {
+        "audio_encoder": encoder,
+        "audio_to_motion": GraphTensors(
+            inputs=encoder.outputs,
+            outputs={"expression": (1, frames, contract.expression_size)},
+        ),
+        "motion_encoder": GraphTensors(
+            inputs={"pncc_difference": (1, 3, contract.pncc.height, contract.pncc.width)},
+            outputs={"facial_motion": (1, contract.motion_size)},
+        ),
+    }
 
 
 def _pncc_renderer(tensors: TensorReader, manifest: Manifest) -> PnccRenderer:

@@ -6,32 +6,41 @@ moves by the face's movement too â†’ mouth over the background, face over that â
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-
 import numpy as np
 from numpy.typing import NDArray
 
 from talksplat.backdrop import Pictures
-from talksplat.backends import Array, Backend, Engine
+from talksplat.backends import Array, Backend, FrameMemory
 from talksplat.bundle import Bundle
 from talksplat.errors import InputError
-from talksplat.families.audio_features import audio_features
-from talksplat.families.base import Noise, make_first_frame
-from talksplat.families.compositing import Appearance, Layer, Plate, coverage, dilate
-from talksplat.families.contract import GraphTensors, Shape, audio_encoder_tensors, check_graphs
-from talksplat.images import to_uint8
+from talksplat.families.audio_features import audio_features, load_audio_encoder
+from talksplat.families.base import Noise, Stream
+from talksplat.families.frame_parts import (
+    GAUSSIANS,
+    baked_constants,
+    camera_constants,
+    draw_region,
+    frame_inputs,
+    region_constants,
+    run_graph,
+    same_names,
+)
+from talksplat.frame_program import (
+    Coverage,
+    Dilate,
+    FrameProgram,
+    Over,
+    Pack,
+    Step,
+    Unpack,
+    check_program,
+)
 from talksplat.manifest import GaussianTalkerContract, Manifest
-from talksplat.rasterization import Workspace
-from talksplat.ring import Ring
 from talksplat.scene import Moment, Scene
 from talksplat.tensor_reader import TensorReader
-from talksplat.timings import Timings
 from talksplat.tracks import UPPER_FACE_SIZE, Track, check_viewmats
 
-ByteImage = NDArray[np.uint8]
 FloatArray = NDArray[np.float32]
-
-_MOVE_SIZE = 3
 
 
 class GaussianTalker:
@@ -39,8 +48,7 @@ class GaussianTalker:
 
     Args:
         bundle: an opened bundle of one of the two families.
-        backend: what runs the graphs.
-        threads: CPU threads that the rasterizer may use.
+        backend: what runs the graphs and makes the frames.
 
     Raises:
         BundleError: graphs or tensors are not those of the contract.
@@ -49,24 +57,12 @@ class GaussianTalker:
 
     openface_scale: FloatArray | None = np.ones(UPPER_FACE_SIZE, np.float32)
 
-    def __init__(self, bundle: Bundle, backend: Backend, threads: int) -> None:
+    def __init__(self, bundle: Bundle, backend: Backend) -> None:
         manifest = bundle.manifest
         self.manifest = manifest
-        self.threads = threads
-        self.contract = manifest.contract(GaussianTalkerContract)
+        self.audio_encoder = load_audio_encoder(bundle, backend)
+        self.frame = backend.load_frame(bundle, frame_program(bundle))
         tensors = TensorReader(bundle)
-        self.face = Appearance(tensors, "face", manifest.rasterizer.sh_degree)
-        self.mouth = Appearance(tensors, "mouth", manifest.rasterizer.sh_degree)
-        names = ["motion_face", "motion_mouth"]
-        if manifest.audio.blocks is not None:
-            names.append("audio_encoder")
-        counts = {"face": len(self.face.opacities), "mouth": len(self.mouth.opacities)}
-        constants = {name: bundle.constants(name) for name in names}
-        check_graphs(manifest, _graph_tensors(manifest, counts, constants))
-        self.engines: dict[str, Engine] = {
-            name: backend.load(bundle.graph_file(name), manifest.graphs[name], constants[name])
-            for name in names
-        }
         file, size = "tracks.safetensors", (manifest.video.height, manifest.video.width, 3)
         plate = tensors.get("background.safetensors", "image", size, np.uint8)
         self.scene = Scene(
@@ -75,127 +71,92 @@ class GaussianTalker:
             background=Pictures(plate[None]),
         )
 
-    def stream(self, features: FloatArray | None, noise: Noise | None) -> GaussianTalkerStream:
+    def stream(
+        self, features: FloatArray | None, noise: Noise | None, memory: FrameMemory
+    ) -> GaussianTalkerStream:
         """See :meth:`talksplat.families.base.Family.stream`."""
         if noise is not None:
             raise InputError(
                 f"{self.manifest.name} has no refiner and takes no noise; expected none."
             )
-        return GaussianTalkerStream(self, features)
+        audio = audio_features(self.manifest, self.audio_encoder, features)
+        return GaussianTalkerStream(audio, self.frame.runner(memory))
 
 
-class GaussianTalkerStream:
-    """See :class:`talksplat.families.base.Stream`."""
+class GaussianTalkerStream(Stream):
+    """Feeds what a frame hears, and the upper face."""
 
-    def __init__(self, family: GaussianTalker, features: FloatArray | None) -> None:
-        manifest, engines = family.manifest, family.engines
-        self._family = family
-        self._audio = audio_features(manifest, engines.get("audio_encoder"), features)
-        self._face_motion = engines["motion_face"].runner()
-        self._mouth_motion = engines["motion_mouth"].runner()
-        workspace = Workspace()
-        self._plate = Plate(manifest.video.height, manifest.video.width)
-        self._mouth = Layer(manifest, family.mouth, workspace, family.threads)
-        self._face = Layer(manifest, family.face, workspace, family.threads)
-        self.look_ahead_samples = self._audio.look_ahead_samples
-        make_first_frame(self, family.scene)
-
-    def reset(self, pcm: Ring) -> None:
-        """See :meth:`talksplat.families.base.Stream.reset`."""
-        self._audio.reset(pcm)
-
-    def samples_needed(self, frame: int) -> int:
-        """See :meth:`talksplat.families.base.Stream.samples_needed`."""
-        return self._audio.samples_needed(frame)
-
-    def oldest_sample(self) -> int:
-        """See :meth:`talksplat.families.base.Stream.oldest_sample`."""
-        return self._audio.oldest_sample()
-
-    def render(
-        self, frame: int, frames: int | None, moment: Moment, timings: Timings
-    ) -> tuple[ByteImage, FloatArray]:
-        """See :meth:`talksplat.families.base.Stream.render`."""
-        self._audio.listen(frame, frames, timings)
-        with timings.stage("motion"):
-            face, mouth = self._move(frame, moment.upper_face)
-        with timings.stage("rasterize"):
-            alpha = self._composite(face, mouth, moment)
-        with timings.stage("output"):
-            pixels = to_uint8(self._face.image[0])
-        self._audio.forget(frame + 1)
-        return pixels, alpha
-
-    def close(self) -> None:
-        """See :meth:`talksplat.families.base.Stream.close`."""
-        for part in (self._audio, self._face_motion, self._mouth_motion):
-            part.close()
-
-    def _move(
-        self, frame: int, upper_face: FloatArray
-    ) -> tuple[dict[str, Array], dict[str, Array]]:
-        contract = self._family.contract
-        inputs: dict[str, Array] = {
+    def conditions(self, frame: int, moment: Moment) -> dict[str, Array]:
+        """See :meth:`Stream.conditions`."""
+        return {
             "audio_window": self._audio.window(frame).swapaxes(1, 2)[None],
-            "upper_face": upper_face[None],
+            "upper_face": moment.upper_face[None],
         }
-        face = self._face_motion.run(inputs)
-        if not contract.mouth_takes_upper_face:
-            del inputs["upper_face"]
-        if contract.mouth_takes_move:
-            inputs["move"] = face["move"]
-        return face, self._mouth_motion.run(inputs)
-
-    def _composite(
-        self, face: Mapping[str, Array], mouth: Mapping[str, Array], moment: Moment
-    ) -> FloatArray:
-        """Mouth over the background, face over that; returns what they cover, [H,W].
-
-        With dilation the background shows through the mouth only where no part of it is near, so
-        that no rim of background is seen between lips and teeth.
-        """
-        behind = None if moment.background is None else self._plate.show(moment.background)
-        dilation = self._family.contract.mouth_dilation
-        gaussians = (mouth["means"], mouth["quats"], mouth["scales"])
-        if dilation and behind is not None:
-            picture = self._mouth.draw(*gaussians, moment.viewmat, None)
-            mouth_alpha = dilate(self._mouth.alpha, dilation)
-            picture += behind * (1 - mouth_alpha)
-        else:
-            picture = self._mouth.draw(*gaussians, moment.viewmat, behind)
-            mouth_alpha = self._mouth.alpha
-        self._face.draw(face["means"], face["quats"], face["scales"], moment.viewmat, picture)
-        return coverage(mouth_alpha, self._face.alpha)
 
 
-def _graph_tensors(
-    manifest: Manifest,
-    gaussians: Mapping[str, int],
-    constants: Mapping[str, Collection[str]],
-) -> dict[str, GraphTensors]:
-    """What the runtime feeds and reads, per graph."""
+def frame_program(bundle: Bundle) -> FrameProgram:
+    """Mouth over the background, face over that.
+
+    Raises:
+        BundleError: a tensor is missing, or a graph does not fit.
+    """
+    manifest = bundle.manifest
     contract, window = manifest.contract(GaussianTalkerContract), manifest.window
-    heard: dict[str, Shape] = {
-        "audio_window": (1, window.frames, manifest.audio.feature_size, window.tokens)
+    tensors = TensorReader(bundle)
+    constants = {
+        **camera_constants(manifest),
+        **region_constants(tensors, "face"),
+        **region_constants(tensors, "mouth"),
+        **baked_constants(bundle, ("motion_face", "motion_mouth")),
     }
-    upper_face: dict[str, Shape] = {"upper_face": (1, UPPER_FACE_SIZE)}
-    move: dict[str, Shape] = {"move": (1, _MOVE_SIZE)} if contract.mouth_takes_move else {}
-    outputs: dict[str, dict[str, Shape]] = {
-        region: {"means": (count, 3), "scales": (count, 3), "quats": (count, 4)}
-        for region, count in gaussians.items()
+    conditions = {
+        "audio_window": (1, window.frames, manifest.audio.feature_size, window.tokens),
+        "upper_face": (1, UPPER_FACE_SIZE),
     }
-    graphs = {
-        "motion_face": GraphTensors(
-            inputs={**heard, **upper_face},
-            outputs={**outputs["face"], **move},
-            constants=constants["motion_face"],
+    face = {name: f"face_{name}" for name in GAUSSIANS}
+    mouth = {name: f"mouth_{name}" for name in GAUSSIANS}
+    heard = ["audio_window"]
+    if contract.mouth_takes_upper_face:
+        heard.append("upper_face")
+    if contract.mouth_takes_move:
+        face["move"] = "move"
+        heard.append("move")
+    behind_face, mouth_alpha, compositing = _draw_mouth(manifest, contract.mouth_dilation)
+    program = FrameProgram(
+        width=manifest.video.width,
+        height=manifest.video.height,
+        rules=manifest.rasterizer,
+        inputs=frame_inputs(manifest, conditions),
+        constants=constants,
+        steps=(
+            run_graph("motion", "motion_face", constants, same_names(conditions), face),
+            run_graph("motion", "motion_mouth", constants, same_names(heard), mouth),
+            *compositing,
+            draw_region("face", manifest.rasterizer.sh_degree, background=behind_face),
+            Coverage("output", (mouth_alpha, "face_alpha"), "coverage"),
+            Pack("output", "face_image", "picture"),
         ),
-        "motion_mouth": GraphTensors(
-            inputs={**heard, **(upper_face if contract.mouth_takes_upper_face else {}), **move},
-            outputs=outputs["mouth"],
-            constants=constants["motion_mouth"],
-        ),
-    }
-    if "audio_encoder" in constants:
-        graphs["audio_encoder"] = audio_encoder_tensors(manifest, constants["audio_encoder"])
-    return graphs
+        picture="picture",
+        coverage="coverage",
+    )
+    check_program(program, manifest)
+    return program
+
+
+def _draw_mouth(manifest: Manifest, dilation: int) -> tuple[str, str, tuple[Step, ...]]:
+    """The mouth over the background: its image, its alpha, the steps.
+
+    With dilation the background shows through the mouth only where no part of it is near, so that
+    no rim of background is seen between lips and teeth.
+    """
+    degree = manifest.rasterizer.sh_degree
+    plate = Unpack("rasterize", "background", "plate")
+    if not dilation:
+        return "mouth_image", "mouth_alpha", (plate, draw_region("mouth", degree, "plate"))
+    steps = (
+        plate,
+        draw_region("mouth", degree, background=None),
+        Dilate("rasterize", "mouth_alpha", dilation, "wide_mouth_alpha"),
+        Over("rasterize", "mouth_image", "wide_mouth_alpha", "plate", "behind_face"),
+    )
+    return "behind_face", "wide_mouth_alpha", steps

@@ -354,7 +354,7 @@ def test_the_upper_face_reaches_the_mouth_of_instag_only(
     for value in (0.0, 3.0):
         upper_face = np.full((1, 6), value, np.float32)
         with avatars[family].session(features=FEATURE_WINDOWS, upper_face=upper_face) as session:
-            runner = session._stream._mouth_motion  # type: ignore[attr-defined]
+            runner = session._stream._frame._runners["motion_mouth"]  # type: ignore[attr-defined]
             run = runner.run
             runner.run = lambda inputs, run=run: means.append(run(inputs)) or means[-1]
             list(speak(session, CLIP[:FRAME]))
