@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from talksplat.bundle import Bundle
     from talksplat.custom_op import custom_op_library
     from talksplat.errors import TalksplatError
+    from talksplat.plugin_library import tensorrt_plugin_library
     from talksplat.rasterization import rasterize
     from talksplat.session import Frame, Session
 
@@ -27,6 +28,7 @@ _HOMES = {
     "load": "talksplat.avatar",
     "rasterize": "talksplat.rasterization",
     "read_audio": "talksplat.audio",
+    "tensorrt_plugin_library": "talksplat.plugin_library",
 }
 
 __all__ = [
@@ -39,6 +41,7 @@ __all__ = [
     "load",
     "rasterize",
     "read_audio",
+    "tensorrt_plugin_library",
 ]
 
 

@@ -39,6 +39,14 @@ class DeviceLostError(BackendError):
     """
 
 
+class PluginMissingError(BackendError):
+    """TensorRT's plugin was not built, was not found, or is no plugin."""
+
+
+class PluginMismatchError(BackendError):
+    """TensorRT's plugin was built for another TensorRT, or for another talksplat."""
+
+
 class OutputError(TalksplatError):
     """A result could not be written; nothing half-written was left behind."""
 
