@@ -17,7 +17,7 @@ struct Camera {
 
 // Where `viewmat` [4,4] puts the camera in the world: -A^-1 t. A may carry a scale, so its
 // transpose will not do. Not finite where A is singular.
-inline void camera_position(const float* viewmat, float position[3]) {
+TALKSPLAT_HOST_DEVICE void camera_position(const float* viewmat, float position[3]) {
   const auto a = [viewmat](int row, int column) -> double {
     return viewmat[4 * (row % 3) + column % 3];
   };
@@ -36,8 +36,8 @@ inline void camera_position(const float* viewmat, float position[3]) {
 }
 
 // `viewmat` [4,4] and `K` [3,3] are row-major.
-inline Camera make_camera(const float* viewmat, const float* K, int width, int height,
-                          Dialect dialect) {
+TALKSPLAT_HOST_DEVICE Camera make_camera(const float* viewmat, const float* K, int width,
+                                         int height, Dialect dialect) {
   Camera camera;
   for (int row = 0; row < 3; ++row) {
     for (int column = 0; column < 3; ++column) {

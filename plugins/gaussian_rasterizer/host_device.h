@@ -1,6 +1,18 @@
 // One spelling for functions that the CPU kernels and the CUDA kernels share.
 #pragma once
 
+#if defined(__CUDACC_RTC__)
+// NVRTC has the mathematical functions at hand and no standard headers.
+using int32_t = int;
+using uint16_t = unsigned short;
+using uint32_t = unsigned int;
+using int64_t = long long;
+using uint64_t = unsigned long long;
+#else
+#include <cmath>
+#include <cstdint>
+#endif
+
 #if defined(__CUDACC__)
 #define TALKSPLAT_HOST_DEVICE __host__ __device__ __forceinline__
 #else

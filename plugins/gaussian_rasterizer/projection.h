@@ -6,8 +6,6 @@
 // functions that are given for float below.
 #pragma once
 
-#include <cmath>
-
 #include "camera.h"
 #include "host_device.h"
 #include "rules.h"
@@ -17,7 +15,11 @@ namespace talksplat {
 TALKSPLAT_HOST_DEVICE float square_root(float x) { return sqrtf(x); }
 TALKSPLAT_HOST_DEVICE float minimum(float a, float b) { return a < b ? a : b; }
 TALKSPLAT_HOST_DEVICE float maximum(float a, float b) { return a > b ? a : b; }
+TALKSPLAT_HOST_DEVICE float absolute(float x) { return fabsf(x); }
+TALKSPLAT_HOST_DEVICE float floor(float x) { return floorf(x); }
+TALKSPLAT_HOST_DEVICE float ceil(float x) { return ceilf(x); }
 TALKSPLAT_HOST_DEVICE float select(bool mask, float a, float b) { return mask ? a : b; }
+TALKSPLAT_HOST_DEVICE float zero_unless(bool mask, float a) { return mask ? a : 0.0f; }
 TALKSPLAT_HOST_DEVICE float multiply_add(float a, float b, float c) { return fmaf(a, b, c); }
 TALKSPLAT_HOST_DEVICE float negative_multiply_add(float a, float b, float c) {
   return fmaf(-a, b, c);

@@ -10,6 +10,28 @@ namespace talksplat {
 
 enum class Dialect { kGsplat, kGsplat15, kInria };
 
+// What is blended: colours, the camera-space z after them, which E divides by alpha in the end.
+enum class RenderMode { kRGB, kD, kED, kRGBD, kRGBED };
+
+TALKSPLAT_HOST_DEVICE constexpr bool has_colors(RenderMode mode) {
+  return mode != RenderMode::kD && mode != RenderMode::kED;
+}
+TALKSPLAT_HOST_DEVICE constexpr bool has_depth(RenderMode mode) { return mode != RenderMode::kRGB; }
+TALKSPLAT_HOST_DEVICE constexpr bool has_expected_depth(RenderMode mode) {
+  return mode == RenderMode::kED || mode == RenderMode::kRGBED;
+}
+
+// Bits of the inputs that held a NaN or an infinity.
+enum BadInput : uint32_t {
+  kBadMeans = 1,
+  kBadQuats = 2,
+  kBadScales = 4,
+  kBadOpacities = 8,
+  kBadColors = 16,
+  kBadViewmats = 32,  // or singular, where spherical harmonics ask where the camera is
+  kBadKs = 64         // or without positive focal lengths
+};
+
 inline constexpr int kTileSize = 16;
 inline constexpr float kMinAlpha = 1.0f / 255.0f;
 inline constexpr float kLog2MinAlpha = -7.99435344f;  // log2(1/255)

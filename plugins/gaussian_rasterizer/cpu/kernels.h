@@ -116,15 +116,6 @@ struct Scratch {
   Buffer<float> products;
 };
 
-// Bits of the arrays that held a NaN or an infinity.
-enum BadInput : uint32_t {
-  kBadMeans = 1,
-  kBadQuats = 2,
-  kBadScales = 4,
-  kBadOpacities = 8,
-  kBadColors = 16
-};
-
 // Readable places after the last instance: what is fetched ahead need not be checked.
 inline constexpr uint32_t kInstancesAhead = 24;
 

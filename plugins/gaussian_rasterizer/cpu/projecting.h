@@ -1,11 +1,10 @@
 // Gaussians to splats, a vector of Gaussians at a time, and the way back of their gradients.
 #pragma once
 
-#include <cmath>
-
 #include "../blending.h"
 #include "../projection.h"
 #include "../spherical_harmonics.h"
+#include "../tiles.h"
 #include "block.h"
 #include "kernels.h"
 #include "simd.h"
@@ -21,54 +20,6 @@ inline float view_direction(const Frame& frame, int64_t id, float direction[3]) 
                                direction[2] * direction[2]);
   for (int axis = 0; axis < 3; ++axis) direction[axis] /= distance;
   return distance;
-}
-
-// Tiles with a pixel centre where alpha may reach 1/255 and which the dialect visits, as
-// x0 | y0 << 16 and x1 | y1 << 16; empty where the dialect drops the Gaussian.
-TALKSPLAT_HOST_DEVICE void tile_ranges(const Frame& frame, const Projection<Float>& p, Float reach,
-                                       Float reach_x, Float reach_y, NativeInt& low,
-                                       NativeInt& high) {
-  const Rules& rules = frame.rules;
-  const Float zero(0.0f), one(1.0f), half(0.5f), inverse(1.0f / kTileSize);
-  const Float tiles_x(static_cast<float>(frame.tiles_x)),
-      tiles_y(static_cast<float>(frame.tiles_y));
-  Float x0 = floor(ceil(p.x - reach_x - half) * inverse);
-  Float y0 = floor(ceil(p.y - reach_y - half) * inverse);
-  Float x1 = floor(floor(p.x + reach_x - half) * inverse) + one;
-  Float y1 = floor(floor(p.y + reach_y - half) * inverse) + one;
-  Mask kept;
-  if (rules.dialect == Dialect::kInria) {
-    const Float half_difference = half * (p.xx - p.yy);
-    const Float split = multiply_add(half_difference, half_difference, p.xy * p.xy);  // mid^2 - det
-    const Float largest = half * (p.xx + p.yy) + square_root(maximum(split, Float(0.1f)));
-    const Float radius = ceil(Float(3.0f) * square_root(largest));
-    const Float last(kTileSize - 1.0f);
-    const Float px = p.x - half, py = p.y - half;  // counted in pixel indices
-    // inria rounds toward zero; below zero the clamp makes that the same.
-    x0 = maximum(x0, floor((px - radius) * inverse));
-    y0 = maximum(y0, floor((py - radius) * inverse));
-    x1 = minimum(x1, floor((px + radius + last) * inverse));
-    y1 = minimum(y1, floor((py + radius + last) * inverse));
-    kept = Float(rules.radius_clip) < radius;
-  } else {
-    const Float extent = minimum(reach * Float(1.17741002f), Float(3.33f));  // sqrt(2 ln 2)
-    const Float radius_x = ceil(extent * square_root(p.xx));
-    const Float radius_y = ceil(extent * square_root(p.yy));
-    x0 = maximum(x0, floor((p.x - radius_x) * inverse));
-    y0 = maximum(y0, floor((p.y - radius_y) * inverse));
-    x1 = minimum(x1, ceil((p.x + radius_x) * inverse));
-    y1 = minimum(y1, ceil((p.y + radius_y) * inverse));
-    kept = (Float(rules.radius_clip) < maximum(radius_x, radius_y)) & (zero < p.x + radius_x) &
-           (zero < p.y + radius_y) &
-           (p.x - radius_x < Float(static_cast<float>(frame.camera.width))) &
-           (p.y - radius_y < Float(static_cast<float>(frame.camera.height)));
-  }
-  x0 = minimum(maximum(x0, zero), tiles_x);
-  y0 = minimum(maximum(y0, zero), tiles_y);
-  x1 = zero_unless(kept, minimum(maximum(x1, zero), tiles_x));
-  y1 = zero_unless(kept, minimum(maximum(y1, zero), tiles_y));
-  low = to_int(x0) | to_int(y0) << 16;
-  high = to_int(x1) | to_int(y1) << 16;
 }
 
 TALKSPLAT_HOST_DEVICE bool all_finite(Float zeros) {
@@ -189,16 +140,13 @@ int64_t project_range(const Frame& frame, int64_t begin, int64_t end, uint32_t* 
     if (lanes == 0) continue;
     const Cholesky<Float> factor = cholesky(p);
     const Float log2_opacity = log2(opacity);
-    const Float reach = square_root(maximum(log2_opacity - Float(kLog2MinAlpha), zero));
-    // sqrt(2 ln 2) standard deviations, and a little more than rounding can take away.
-    const Float slack(1e-3f), wide = reach * Float(1.17741002f * 1.0001f);
-    const Float reach_x = multiply_add(wide, square_root(p.xx), slack);
-    const Float reach_y = multiply_add(wide, square_root(p.yy), slack);
-    NativeInt low, high;
-    tile_ranges(frame, p, reach, reach_x, reach_y, low, high);
+    const Float reach = reach_of(log2_opacity);
+    const Reach<Float> reached = reach_in_pixels(p, reach);
+    const TileBounds<Float> bounds = tile_bounds(rules, frame.camera, p, reach, reached);
+    const NativeInt low = to_int(bounds.x0) | to_int(bounds.y0) << 16;
+    const NativeInt high = to_int(bounds.x1) | to_int(bounds.y1) << 16;
     constexpr float kHalfWidth = 0.5f * (kBlockWidth - 1), kHalfHeight = 0.5f * (kBlockHeight - 1);
-    const Float reach_u = reach * Float(1.0001f) + slack + Float(kHalfWidth) * factor.l0 +
-                          Float(kHalfHeight) * absolute(factor.l1);
+    const Float reach_u = reach_of_block(reach, factor.l0, factor.l1, kHalfWidth, kHalfHeight);
     Float values[4] = {zero, zero, zero, zero};
     if (frame.channels <= 4) load_values(frame, at, count, mean, p.depth, values);
     Float records[16] = {factor.l0,
@@ -211,8 +159,8 @@ int64_t project_range(const Frame& frame, int64_t begin, int64_t end, uint32_t* 
                          values[3],
                          p.x,
                          p.y,
-                         reach_x + Float(kHalfWidth),
-                         reach_y + Float(kHalfHeight),
+                         reached.x + Float(kHalfWidth),
+                         reached.y + Float(kHalfHeight),
                          reach_u,
                          p.depth,
                          zero,
@@ -231,7 +179,7 @@ int64_t project_range(const Frame& frame, int64_t begin, int64_t end, uint32_t* 
         store(reinterpret_cast<float*>(&splat) + part * kLanes, records[part * kLanes + lane]);
       }
       splat.id = static_cast<uint32_t>(at + lane);
-      range.narrow = rules.dialect == Dialect::kGsplat && splat.footprint.log2_opacity > 0.0f;
+      range.narrow = narrows_lists(rules.dialect, splat.footprint.log2_opacity);
       frame.ranges[out++] = range;
       if (frame.keep_features) {  // more than three colours, and depth behind them
         float* row = frame.projected_features + (at + lane) * frame.channels;

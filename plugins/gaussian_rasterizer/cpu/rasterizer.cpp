@@ -6,6 +6,7 @@
 #include <cstring>
 #include <string>
 
+#include "../tiles.h"
 #include "depth_sort.h"
 #include "thread_pool.h"
 
@@ -37,22 +38,10 @@ class StopWatch {
   std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
 };
 
-// gsplat 1.6 lists a tile when the ellipse of 3.33 deviations meets it; only for opacities above 1
-// does that leave out pixels of alpha >= 1/255.
-bool ellipse_meets_tile(const Splat& splat, int tile_x, int tile_y) {
-  const float left = tile_x * kTileSize - splat.x, right = left + kTileSize;
-  const float top = tile_y * kTileSize - splat.y, bottom = top + kTileSize;
-  const float l0 = splat.footprint.l0, l1 = splat.footprint.l1, l2 = splat.footprint.l2;
-  const auto square = [&](float dx, float dy) {
-    const float u0 = l0 * dx + l1 * dy, u1 = l2 * dy;
-    return u0 * u0 + u1 * u1;
-  };
-  // The least of a box lies at the mean itself, or on one of the two edges that face it.
-  const float edge_x = std::clamp(0.0f, left, right), edge_y = std::clamp(0.0f, top, bottom);
-  const float along_y = std::clamp(-l0 * l1 / (l1 * l1 + l2 * l2) * edge_x, top, bottom);
-  const float along_x = std::clamp(-l1 / l0 * edge_y, left, right);
-  constexpr float kLimit = 0.5f * kLog2E * 3.33f * 3.33f;
-  return std::min(square(edge_x, along_y), square(along_x, edge_y)) <= kLimit;
+bool meets_tile(const Splat& splat, int tile_x, int tile_y) {
+  const Footprint& footprint = splat.footprint;
+  return ellipse_meets_tile(splat.x, splat.y, footprint.l0, footprint.l1, footprint.l2, tile_x,
+                            tile_y);
 }
 
 // How many instances each tile will have. A range of tiles is four changes of a grid that is summed
@@ -73,7 +62,7 @@ class TileCounts {
     if (!range.narrow) return add(range.x0, range.y0, range.x1, range.y1);
     for (int y = range.y0; y < range.y1; ++y) {
       for (int x = range.x0; x < range.x1; ++x) {
-        if (ellipse_meets_tile(frame_.splats[place], x, y)) add(x, y, x + 1, y + 1);
+        if (meets_tile(frame_.splats[place], x, y)) add(x, y, x + 1, y + 1);
       }
     }
   }
@@ -179,7 +168,7 @@ class InstanceLists {
     uint32_t k = 0;
     for (int y = y0; y < y1; ++y) {
       for (int x = range.x0; x < range.x1; ++x, ++k) {
-        if (range.narrow && !ellipse_meets_tile(frame_.splats[place], x, y)) {
+        if (range.narrow && !meets_tile(frame_.splats[place], x, y)) {
           if (kWithSlots) slots_[slot + k] = kNoSlot;
           continue;
         }

@@ -1,0 +1,41 @@
+// What every kernel uses of the device.
+#pragma once
+
+#include "frame_arguments.h"
+
+namespace talksplat::cuda {
+
+constexpr uint32_t kWarp = 32;
+constexpr uint32_t kWholeWarp = 0xffffffffu;
+
+__device__ __forceinline__ int tiles_of(const FrameArguments& frame) {
+  return frame.tiles_x * frame.tiles_y;
+}
+
+// Whether the inputs were not finite or the pairs found no room; known once all are counted.
+__device__ __forceinline__ bool failed(const FrameArguments& frame) {
+  return frame.status[kStatusBad] != 0 || frame.status[kStatusNeeded] > frame.status[kStatusRoom];
+}
+
+__device__ __forceinline__ float half_to_float(uint16_t bits) {
+#if defined(__CUDA_ARCH__)
+  float out;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(out) : "h"(bits));
+  return out;
+#else
+  const uint32_t sign = static_cast<uint32_t>(bits & 0x8000) << 16;
+  const uint32_t exponent = bits >> 10 & 0x1f, mantissa = bits & 0x3ff;
+  if (exponent == 0) {  // zero and subnormal numbers: mantissa * 2^-24
+    return __uint_as_float(sign | __float_as_uint(static_cast<float>(mantissa) * 0x1p-24f));
+  }
+  const uint32_t biased = exponent == 0x1f ? 0xff : exponent + (127 - 15);
+  return __uint_as_float(sign | biased << 23 | mantissa << 13);
+#endif
+}
+
+__device__ __forceinline__ float color_at(const FrameArguments& frame, int64_t index) {
+  return frame.half_colors ? half_to_float(static_cast<const uint16_t*>(frame.colors)[index])
+                           : static_cast<const float*>(frame.colors)[index];
+}
+
+}  // namespace talksplat::cuda
