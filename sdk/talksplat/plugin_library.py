@@ -9,14 +9,20 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from types import ModuleType
 
 from talksplat.errors import PluginMismatchError, PluginMissingError
 
 LIBRARY_VARIABLE = "TALKSPLAT_TENSORRT_PLUGIN"
 """Environment variable that names another library than the package's."""
+
+CREATOR = ("GaussianRasterize", "1", "talksplat")
+"""Name, version and namespace in TensorRT's registry."""
 
 ABI = 1
 """Of the functions below; see ``talksplat_tensorrt_plugin.h``."""
@@ -47,6 +53,29 @@ class TensorRTPlugin:
     cuda: tuple[int, int]
     talksplat: str
     architectures: tuple[str, ...]
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the library: engines that carry its layers are as old as it is."""
+        with self.path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def register(self, tensorrt: ModuleType) -> None:
+        """Make the plugin known to ``tensorrt``, the module; once is enough, more does no harm.
+
+        Raises:
+            PluginMismatchError: it does not fit this TensorRT, or TensorRT did not take it.
+        """
+        self.check(tensorrt.__version__)
+        registry = tensorrt.get_plugin_registry()
+        if registry.get_creator(*CREATOR) is not None:
+            return
+        registry.load_library(str(self.path))
+        if registry.get_creator(*CREATOR) is None:
+            raise PluginMismatchError(
+                f"{self.path}: TensorRT {tensorrt.__version__} loaded it and found no plugin "
+                f"{'::'.join(reversed(CREATOR[::2]))} in it; see TensorRT's log. {_BUILD}."
+            )
 
     def check(self, tensorrt_version: str) -> None:
         """Whether the plugin fits the TensorRT of ``tensorrt.__version__``.
