@@ -1,0 +1,34 @@
+// Where messages go: TensorRT's logger, the context's error recorder, and the last error of the
+// thread. Nothing here throws; exceptions end at TensorRT's interfaces.
+#pragma once
+
+#include <NvInferRuntime.h>
+
+#include <exception>
+#include <string>
+
+namespace talksplat::tensorrt {
+
+void set_logger_finder(nvinfer1::ILoggerFinder* finder) noexcept;
+
+// To the recorder, if there is one, and to the logger; to the standard error if there is no logger.
+void report(const std::string& message, nvinfer1::IErrorRecorder* recorder = nullptr,
+            nvinfer1::ErrorCode code = nvinfer1::ErrorCode::kINVALID_ARGUMENT) noexcept;
+
+// What this thread reported last; empty if nothing.
+const char* last_error() noexcept;
+
+// The result of `work`; what it throws is reported and `failed` returned.
+template <class Work, class Result>
+Result reported(nvinfer1::IErrorRecorder* recorder, Result failed, const Work& work) noexcept {
+  try {
+    return work();
+  } catch (const std::exception& error) {
+    report(error.what(), recorder);
+  } catch (...) {
+    report("met an unknown exception", recorder);
+  }
+  return failed;
+}
+
+}  // namespace talksplat::tensorrt
