@@ -1,12 +1,196 @@
-"""ONNX Runtime's CUDA provider: being written."""
+"""ONNX Runtime's CUDA provider for the graphs, our kernels between them.
+
+Nothing is built beforehand and any GPU will do, so it is what works when TensorRT is not there.
+Frames are not recorded: ONNX Runtime allocates while it runs, which a recording must not.
+"""
 
 from __future__ import annotations
 
-from talksplat.backends.base import Backend
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from talksplat.backends.base import Array
+from talksplat.backends.device_graph import DeviceGraph
+from talksplat.backends.gpu_backend import GpuBackend
+from talksplat.backends.gpu_frame import FramePlan
 from talksplat.backends.options import Options
+from talksplat.bundle import Bundle
+from talksplat.cuda import Device, DeviceArray, DeviceBuffer, Stream, open_device
 from talksplat.errors import BackendError
+from talksplat.frame_program import FrameProgram, RunGraph, check_program
+from talksplat.manifest import GraphSpec
+
+PROVIDER = "CUDAExecutionProvider"
+_INSTALL = (
+    "pip uninstall onnxruntime, then pip install onnxruntime-gpu: they are one Python module, so "
+    "only one of them can be there"
+)
 
 
-def open_backend(options: Options) -> Backend:
-    """Not there yet."""
-    raise BackendError("not run by this version; use backend='onnxruntime-cpu'.")
+def open_backend(options: Options) -> GpuBackend:
+    """The backend ``onnxruntime-cuda``, ready to load.
+
+    Raises:
+        BackendError: no GPU, ONNX Runtime without CUDA, or another precision than float32.
+    """
+    device = open_device()
+    try:
+        check_installed()
+        if options.precision != "fp32":
+            raise BackendError(
+                f"onnxruntime-cuda computes in fp32, asked for was {options.precision}; leave "
+                "precision out, or use tensorrt or tensorrt-rtx."
+            )
+    except BackendError:
+        device.close()
+        raise
+    return GpuBackend("onnxruntime-cuda", device, OnnxRuntimeCuda(device))
+
+
+def check_installed() -> str:
+    """Version of ONNX Runtime, if it has the CUDA provider.
+
+    Raises:
+        BackendError: it has not; says how to get it.
+    """
+    version = str(onnxruntime.__version__)
+    providers = onnxruntime.get_available_providers()
+    if PROVIDER not in providers:
+        raise BackendError(
+            f"The backend onnxruntime-cuda needs {PROVIDER}; ONNX Runtime {version} has "
+            f"{', '.join(providers)}. {_INSTALL}."
+        )
+    return version
+
+
+class OnnxRuntimeCuda:
+    """Loads graphs; see :class:`talksplat.backends.gpu_backend.Carrier`."""
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        # Since 1.21 ONNX Runtime finds the CUDA and cuDNN of NVIDIA's own wheels when asked to.
+        if hasattr(onnxruntime, "preload_dlls"):
+            onnxruntime.preload_dlls()
+
+    def load_graph(
+        self, file: Path, spec: GraphSpec, constants: Mapping[str, Array]
+    ) -> DeviceGraph:
+        """See :meth:`talksplat.backends.gpu_backend.Carrier.load_graph`."""
+        return OnnxRuntimeGraph(self._device, file)
+
+    def plan_frame(self, bundle: Bundle, program: FrameProgram) -> FramePlan:
+        """See :meth:`talksplat.backends.gpu_backend.Carrier.plan_frame`."""
+        values = check_program(program, bundle.manifest)
+        graphs = {
+            step.graph: OnnxRuntimeGraph(self._device, bundle.graph_file(step.graph))
+            for step in program.steps
+            if isinstance(step, RunGraph)
+        }
+        return FramePlan(program, program.steps, values, graphs)
+
+
+class OnnxRuntimeGraph:
+    """A file; see :class:`talksplat.backends.device_graph.DeviceGraph`.
+
+    A stream of work is given to ONNX Runtime when it opens a file, so every session opens its own,
+    with weights of its own.
+    """
+
+    def __init__(self, device: Device, file: Path) -> None:
+        self._device = device
+        self._file = file
+
+    def bind(self, stream: Stream, arrays: Mapping[str, DeviceArray]) -> OnnxRuntimeWork:
+        """See :meth:`talksplat.backends.device_graph.DeviceGraph.bind`."""
+        self._device.check_alive()
+        with self._device.current():
+            session = self._open(stream)
+            binding = session.io_binding()
+            for nodes, bind in (
+                (session.get_inputs(), binding.bind_input),
+                (session.get_outputs(), binding.bind_output),
+            ):
+                for node in nodes:
+                    if node.name not in arrays:
+                        raise BackendError(
+                            f"onnxruntime-cuda, {self._file.name}: nothing is bound to "
+                            f"{node.name!r}. Export the avatar again."
+                        )
+                    array = arrays[node.name]
+                    bind(
+                        node.name,
+                        "cuda",
+                        self._device.index,
+                        np.dtype(array.dtype),
+                        list(array.shape),
+                        array.pointer,
+                    )
+        return OnnxRuntimeWork(self._device, self._file.name, session, binding)
+
+    def close(self) -> None:
+        """See :meth:`talksplat.backends.device_graph.DeviceGraph.close`; sessions hold it all."""
+
+    def _open(self, stream: Stream) -> Any:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.log_severity_level = 3
+        cuda = {
+            "device_id": str(self._device.index),
+            "user_compute_stream": str(stream.handle),
+            "use_tf32": "0",  # float32 is meant
+        }
+        try:
+            session = onnxruntime.InferenceSession(
+                str(self._file),
+                sess_options=options,
+                providers=[(PROVIDER, cuda), "CPUExecutionProvider"],
+            )
+            session.disable_fallback()
+        except Exception as error:  # ONNX Runtime's own errors share no base of their own
+            self._device.free_memory()  # fails with whatever befell the device
+            raise BackendError(
+                f"onnxruntime-cuda cannot open {self._file.name}: {error}. If it is short of "
+                "memory, close other sessions on this GPU."
+            ) from error
+        if PROVIDER not in session.get_providers():
+            raise BackendError(
+                f"onnxruntime-cuda opened {self._file.name} on the CPU only: its CUDA or cuDNN "
+                "libraries cannot be loaded. pip install 'onnxruntime-gpu[cuda,cudnn]'."
+            )
+        return session
+
+
+class OnnxRuntimeWork:
+    """A session on a stream; see :class:`talksplat.backends.device_graph.BoundGraph`."""
+
+    capturable = False
+    scratch_bytes = 0
+
+    def __init__(self, device: Device, name: str, session: Any, binding: Any) -> None:
+        self._device = device
+        self._name = name
+        self._session = session
+        self._binding = binding
+        self._options = onnxruntime.RunOptions()
+        # What follows is on the same stream; the host need not wait between two graphs.
+        self._options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+
+    def use_scratch(self, memory: DeviceBuffer) -> None:
+        """Not asked for: ONNX Runtime has an arena of its own."""
+
+    def enqueue(self) -> None:
+        """See :meth:`talksplat.backends.gpu_call.Work.enqueue`."""
+        try:
+            self._session.run_with_iobinding(self._binding, self._options)
+        except Exception as error:  # ONNX Runtime's own errors share no base of their own
+            self._device.free_memory()  # fails with whatever befell the device
+            raise BackendError(f"onnxruntime-cuda failed on {self._name}: {error}") from error
+
+    def close(self) -> None:
+        """See :meth:`talksplat.backends.device_graph.BoundGraph.close`."""
+        self._binding = None
+        self._session = None

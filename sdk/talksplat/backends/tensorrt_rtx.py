@@ -1,12 +1,28 @@
-"""TensorRT-RTX: being written."""
+"""TensorRT for RTX: an engine per graph, our kernels between them, one stream, one CUDA graph.
+
+It takes no plugins, so the rasterizer cannot be part of an engine. Its engines need no GPU to be
+built and compile their kernels on the GPU that runs them.
+"""
 
 from __future__ import annotations
 
-from talksplat.backends.base import Backend
+from talksplat.backends.gpu_backend import GpuBackend
 from talksplat.backends.options import Options
-from talksplat.errors import BackendError
+from talksplat.backends.tensorrt_carrier import TensorRtCarrier
+from talksplat.cuda import open_device
+from talksplat.engines.flavours import open_flavour
 
 
-def open_backend(options: Options) -> Backend:
-    """Not there yet."""
-    raise BackendError("not run by this version; use backend='onnxruntime-cpu'.")
+def open_backend(options: Options) -> GpuBackend:
+    """The backend ``tensorrt-rtx``, ready to load.
+
+    Raises:
+        BackendError: no GPU, or no TensorRT for RTX that is known to work.
+    """
+    device = open_device()
+    try:
+        flavour = open_flavour("tensorrt-rtx")
+        return GpuBackend("tensorrt-rtx", device, TensorRtCarrier(flavour, device, options))
+    except BaseException:
+        device.close()
+        raise

@@ -1,0 +1,243 @@
+"""Arrays up, work on a stream, arrays down: once as calls, from then on as one captured graph."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from talksplat.backends.base import Array
+from talksplat.cuda import Device, DeviceArray, DeviceBuffer, Graph, PinnedBuffer, Stream
+from talksplat.errors import BackendError
+from talksplat.manifest import TensorSpec
+
+_ALIGNMENT = 256
+"""Bytes; what TensorRT asks of the address of a tensor."""
+
+
+class Work(Protocol):
+    """Something that can be put on a stream again and again, always at the same addresses."""
+
+    @property
+    def capturable(self) -> bool:
+        """Whether it may be recorded; it has run once by then."""
+        ...
+
+    def enqueue(self) -> None:
+        """Put it on the stream.
+
+        Raises:
+            BackendError: it is refused.
+            DeviceLostError: the device is lost.
+        """
+        ...
+
+
+class InputBlock:
+    """Small arrays that are new in every run, side by side, so that one copy takes them up.
+
+    Attributes:
+        arrays: the same arrays on the device.
+    """
+
+    def __init__(self, device: Device, tensors: Mapping[str, TensorSpec]) -> None:
+        self._tensors = dict(tensors)
+        offsets, size = {}, 0
+        for name, tensor in self._tensors.items():
+            offsets[name] = size
+            size += -(-_bytes(tensor) // _ALIGNMENT) * _ALIGNMENT
+        self._pinned = PinnedBuffer(device, size)
+        self._memory = DeviceBuffer(device, size)
+        self._staged = {
+            name: self._pinned.array(sizes(tensor), tensor.dtype, offset=offsets[name])
+            for name, tensor in self._tensors.items()
+        }
+        self._all_staged = self._pinned.array((self._pinned.bytes,), "uint8")
+        self._all = self._memory.array((self._memory.bytes,), "uint8")
+        self.arrays = {
+            name: self._memory.array(sizes(tensor), tensor.dtype, offset=offsets[name])
+            for name, tensor in self._tensors.items()
+        }
+
+    def fill(self, inputs: Mapping[str, Array]) -> None:
+        """Take the arrays of the next run; those of the last one must be on the device.
+
+        Raises:
+            BackendError: one is missing, or is not what it should be.
+        """
+        for name, tensor in self._tensors.items():
+            self._staged[name][...] = checked(tensor, inputs.get(name))
+
+    def upload(self, stream: Stream) -> None:
+        """Copy all of them to the device."""
+        if self._tensors:
+            pinned, memory = self._pinned, self._memory
+            stream.upload(
+                pinned.array((pinned.bytes,), "uint8"), memory.array((memory.bytes,), "uint8")
+            )
+
+    def close(self) -> None:
+        """Free the memory."""
+        self._memory.close()
+        self._staged.clear()
+        self._pinned.close()
+
+
+class GpuCall:
+    """Uploads, work and downloads on one stream.
+
+    The first run makes the calls one by one, so that libraries allocate and compile what they need.
+    After it they are recorded, and every later run replays the recording. Kernels and addresses are
+    the same, so are the results.
+
+    Args:
+        stream: whose work it is; closed by whoever made it.
+        inputs: what is uploaded.
+        work: what is done then.
+        outputs: what is downloaded after that.
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        inputs: InputBlock,
+        work: Sequence[Work],
+        outputs: Mapping[str, DeviceArray],
+    ) -> None:
+        self._stream = stream
+        self._inputs = inputs
+        self._work = tuple(work)
+        self._outputs = dict(outputs)
+        device = stream.device
+        self._downloaded = {
+            name: PinnedBuffer.like(device, array.shape, array.dtype)
+            for name, array in self._outputs.items()
+        }
+        self._graph: Graph | None = None
+        self._has_run = False
+
+    @property
+    def captured(self) -> bool:
+        """Whether runs replay a recording."""
+        return self._graph is not None
+
+    def start(self, inputs: Mapping[str, Array]) -> None:
+        """Put everything on the stream.
+
+        Args:
+            inputs: the arrays of the input block, by name; others are left alone.
+
+        Raises:
+            BackendError: an input does not fit, or something refused its work.
+            DeviceLostError: the device is lost.
+        """
+        self._inputs.fill(inputs)
+        if self._graph is not None:
+            self._graph.launch(self._stream)
+        else:
+            self._enqueue()
+
+    def finish(self) -> dict[str, Array]:
+        """Wait for everything on the stream.
+
+        Returns:
+            The outputs in pinned memory, valid until the next start.
+
+        Raises:
+            BackendError: what has run cannot be recorded.
+            DeviceLostError: the device failed in it.
+        """
+        self._stream.synchronize()
+        if not self._has_run:
+            self._has_run = True
+            if all(work.capturable for work in self._work):
+                with self._stream.capture() as graph:
+                    self._enqueue()
+                self._graph = graph
+        return self._downloaded
+
+    def _enqueue(self) -> None:
+        with self._stream.device.current():
+            self._inputs.upload(self._stream)
+            for work in self._work:
+                work.enqueue()
+            for name, array in self._outputs.items():
+                self._stream.download(array, self._downloaded[name])
+
+    def close(self) -> None:
+        """Free the recording and the memory of the downloads; the rest is the maker's."""
+        if self._graph is not None:
+            self._graph.close()
+            self._graph = None
+        self._downloaded = {}
+
+
+def new_array(
+    device: Device, shape: tuple[int, ...], dtype: DTypeLike, opened: ExitStack
+) -> DeviceArray:
+    """An array in memory of its own, which is freed with ``opened``.
+
+    Raises:
+        BackendError: there is not enough memory.
+        DeviceLostError: the device is lost.
+    """
+    memory = DeviceBuffer(device, math.prod(shape) * np.dtype(dtype).itemsize)
+    opened.callback(memory.close)
+    return memory.array(shape, dtype)
+
+
+def upload_constants(
+    device: Device, constants: Mapping[str, Array], opened: ExitStack
+) -> dict[str, DeviceArray]:
+    """Copies of ``constants`` on the device, which are freed with ``opened``.
+
+    Raises:
+        BackendError: there is not enough memory.
+        DeviceLostError: the device is lost.
+    """
+    arrays = {}
+    with Stream(device) as stream:
+        for name, constant in constants.items():
+            arrays[name] = new_array(device, constant.shape, constant.dtype, opened)
+            stream.upload(np.ascontiguousarray(constant), arrays[name])
+        stream.synchronize()
+    return arrays
+
+
+def checked(tensor: TensorSpec, array: Array | None) -> Array:
+    """``array``, if it is what ``tensor`` says.
+
+    Raises:
+        BackendError: it is missing or something else.
+    """
+    if array is None:
+        raise BackendError(f"Expected an input {tensor.name!r}, found none.")
+    if array.dtype != tensor.dtype or array.shape != sizes(tensor):
+        raise BackendError(
+            f"Input {tensor.name!r} expects {tensor.dtype} {list(tensor.shape)}, found "
+            f"{array.dtype} {list(array.shape)}."
+        )
+    return array
+
+
+def sizes(tensor: TensorSpec) -> tuple[int, ...]:
+    """The shape of a tensor none of whose axes is free.
+
+    Raises:
+        BackendError: one is.
+    """
+    known = tuple(size for size in tensor.shape if isinstance(size, int))
+    if len(known) != len(tensor.shape):
+        raise BackendError(
+            f"{tensor.name!r} is {list(tensor.shape)}: expected sizes that the constants give, as "
+            "memory on a GPU is laid out once. Export the avatar again."
+        )
+    return known
+
+
+def _bytes(tensor: TensorSpec) -> int:
+    return math.prod(sizes(tensor)) * np.dtype(tensor.dtype).itemsize

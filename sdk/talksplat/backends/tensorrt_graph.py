@@ -1,0 +1,205 @@
+"""Engines of TensorRT and of TensorRT for RTX as graphs on a device."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from threading import Lock
+from typing import Any
+
+from talksplat.cuda import Device, DeviceArray, DeviceBuffer, Stream
+from talksplat.engines.flavours import Flavour
+from talksplat.errors import BackendError
+
+_DTYPES = {
+    "FLOAT": "float32",
+    "HALF": "float16",
+    "INT8": "int8",
+    "INT32": "int32",
+    "INT64": "int64",
+    "BOOL": "bool",
+    "UINT8": "uint8",
+}
+
+_KEPT_LINES = 8
+
+
+class EngineLog:
+    """What a TensorRT says: errors are kept until something is refused for them.
+
+    TensorRT answers None or False where it refuses and logs why, from threads of its own too.
+    """
+
+    def __init__(self, flavour: Flavour) -> None:
+        lines: deque[str] = deque(maxlen=_KEPT_LINES)
+        trt: Any = flavour.module
+        kept = (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR)
+
+        class Logger(trt.ILogger):  # type: ignore[misc]
+            def __init__(self) -> None:
+                trt.ILogger.__init__(self)
+
+            def log(self, severity: Any, msg: str) -> None:
+                if severity in kept:
+                    lines.append(msg.strip())
+
+        self.logger: Any = Logger()
+        self._lines = lines
+
+    def clear(self) -> None:
+        """Forget what was said."""
+        self._lines.clear()
+
+    def text(self) -> str:
+        """What was said since it was last cleared; the newest lines, if it was much."""
+        return "; ".join(list(self._lines))
+
+
+class TensorRtGraph:
+    """An engine on a device; see :class:`talksplat.backends.device_graph.DeviceGraph`.
+
+    Args:
+        flavour: which TensorRT.
+        log: what it says.
+        device: where the engine runs.
+        name: of the graph, for messages.
+        engine: its bytes.
+
+    Raises:
+        BackendError: TensorRT refuses the engine; says what it logged.
+        DeviceLostError: the device is lost.
+    """
+
+    def __init__(
+        self, flavour: Flavour, log: EngineLog, device: Device, name: str, engine: bytes
+    ) -> None:
+        self._flavour = flavour
+        self._log = log
+        self._device = device
+        self._name = name
+        self._lock = Lock()
+        device.check_alive()
+        log.clear()
+        with device.current():
+            # The engine lives no longer than what deserialised it.
+            self._runtime = flavour.module.Runtime(log.logger)
+            self._engine: Any = self._runtime.deserialize_cuda_engine(engine)
+        if self._engine is None:
+            raise self.refusal("the engine was refused")
+
+    def bind(self, stream: Stream, arrays: Mapping[str, DeviceArray]) -> TensorRtWork:
+        """See :meth:`talksplat.backends.device_graph.DeviceGraph.bind`."""
+        with self._lock, self._device.current():
+            self._device.check_alive()
+            self._log.clear()
+            context = self._new_context()
+            if context is None:
+                raise self.refusal("no execution context could be made")
+            self._bind(context, arrays)
+            return TensorRtWork(self, context, stream)
+
+    def refusal(self, what: str) -> BackendError:
+        """The error for something that TensorRT refused, with what it logged.
+
+        Raises:
+            DeviceLostError: it failed because the device is lost.
+        """
+        self._device.free_memory()  # fails with whatever befell the device
+        said = self._log.text() or "it did not say why"
+        return BackendError(
+            f"{self._flavour.name} {self._flavour.version_text}, graph {self._name!r}: {what} "
+            f"({said}). Build the engine again with `talksplat build`; if it comes again, report "
+            "it with the output of talksplat doctor."
+        )
+
+    @property
+    def device_memory_size(self) -> int:
+        """Bytes of scratch memory that suffice for any shapes."""
+        return int(self._engine.device_memory_size_v2)
+
+    def close(self) -> None:
+        """See :meth:`talksplat.backends.device_graph.DeviceGraph.close`."""
+        with self._lock:
+            self._engine = None
+            self._runtime = None
+
+    def _new_context(self) -> Any:
+        """An execution context that works in memory it is given.
+
+        TensorRT for RTX compiles kernels for the shapes when it first runs, before the frame is
+        recorded, and leaves the recording to us.
+        """
+        trt = self._flavour.module
+        strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        if not self._flavour.compiles_on_device:
+            return self._engine.create_execution_context(strategy)
+        config = self._engine.create_runtime_config()
+        config.set_execution_context_allocation_strategy(strategy)
+        config.cuda_graph_strategy = trt.CudaGraphStrategy.DISABLED
+        eager = trt.DynamicShapesKernelSpecializationStrategy.EAGER
+        config.dynamic_shapes_kernel_specialization_strategy = eager
+        return self._engine.create_execution_context(config)
+
+    def _bind(self, context: Any, arrays: Mapping[str, DeviceArray]) -> None:
+        engine, trt = self._engine, self._flavour.module
+        names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+        inputs = [n for n in names if engine.get_tensor_mode(n) == trt.TensorIOMode.INPUT]
+        for name in names:
+            if name not in arrays:
+                raise BackendError(
+                    f"{self._flavour.name}, graph {self._name!r}: nothing is bound to {name!r}. "
+                    "Build the engine again with `talksplat build`."
+                )
+            array = arrays[name]
+            dtype = _DTYPES.get(engine.get_tensor_dtype(name).name)
+            if array.dtype != dtype:
+                raise self._mismatch(name, f"{dtype}", f"{array.dtype}")
+            if name in inputs and not context.set_input_shape(name, array.shape):
+                expected = f"{list(engine.get_tensor_shape(name))} within its profile"
+                raise self._mismatch(name, expected, f"{list(array.shape)}")
+            if not context.set_tensor_address(name, array.pointer):
+                raise self.refusal(f"the address of {name!r} was refused")
+        if unknown := context.infer_shapes():
+            raise self.refusal(f"no sizes are known of {', '.join(unknown)}")
+        for name in set(names) - set(inputs):
+            found = tuple(context.get_tensor_shape(name))
+            if found != arrays[name].shape:
+                raise self._mismatch(name, f"{list(found)}", f"{list(arrays[name].shape)}")
+
+    def _mismatch(self, tensor: str, expected: str, found: str) -> BackendError:
+        return BackendError(
+            f"{self._flavour.name}, graph {self._name!r}: {tensor!r} expects {expected}, found "
+            f"{found}. Build the engine again with `talksplat build`."
+        )
+
+
+class TensorRtWork:
+    """A context of an engine, bound; see :class:`talksplat.backends.device_graph.BoundGraph`."""
+
+    def __init__(self, graph: TensorRtGraph, context: Any, stream: Stream) -> None:
+        self._graph = graph
+        self._context = context
+        self._stream = stream
+        # Without a figure for these shapes, the one for any shapes.
+        needed = int(context.update_device_memory_size_for_shapes())
+        self.scratch_bytes = needed or graph.device_memory_size
+
+    @property
+    def capturable(self) -> bool:
+        """TensorRT for RTX says whether; TensorRT records all it does for fixed shapes."""
+        context = self._context
+        asks = getattr(context, "is_stream_capturable", None)
+        return asks is None or bool(asks(self._stream.handle))
+
+    def use_scratch(self, memory: DeviceBuffer) -> None:
+        """See :meth:`talksplat.backends.device_graph.BoundGraph.use_scratch`."""
+        self._context.set_device_memory(memory.pointer, memory.bytes)
+
+    def enqueue(self) -> None:
+        """See :meth:`talksplat.backends.gpu_call.Work.enqueue`."""
+        if not self._context.execute_async_v3(self._stream.handle):
+            raise self._graph.refusal("it was not run")
+
+    def close(self) -> None:
+        """See :meth:`talksplat.backends.device_graph.BoundGraph.close`."""
+        self._context = None
