@@ -3,7 +3,7 @@
 ::
 
     options = onnxruntime.SessionOptions()
-    options.register_custom_ops_library(talksplat.custom_op_library())
+    options.register_custom_ops_library(str(talksplat.custom_op_library()))
     session = onnxruntime.InferenceSession("frame.onnx", options)
 """
 
@@ -26,7 +26,7 @@ _NAMES = ("libtalksplat_onnxruntime.so", "libtalksplat_onnxruntime.dylib")
 
 
 def custom_op_library() -> Path:
-    """The library that ``SessionOptions.register_custom_ops_library`` takes.
+    """The library for ``SessionOptions.register_custom_ops_library``, which takes a ``str``.
 
     The environment variable ``TALKSPLAT_ONNXRUNTIME_OP`` goes before the package's own.
 
