@@ -21,6 +21,7 @@ VERBS = {
     "run": "speech and an avatar to a video (MP4) or pictures (PNG)",
     "bench": "measure first-frame delay, time per frame and memory",
     "inspect": "print what a bundle holds, checked",
+    "build": "make TensorRT engines of an avatar, for this GPU or ahead of time",
     "doctor": "check this installation and say how to repair it",
     "demo": "video, contact sheet, parity and timing of an avatar in one go",
     "features": "speech features of a sound file, as .npy (needs the speech extra)",

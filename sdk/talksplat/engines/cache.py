@@ -1,0 +1,275 @@
+"""Engines on disk: found only if every part of their key is right and not a byte has changed.
+
+An entry is two files: ``<name>.json``, which says what the data were made from, and
+``<name>.<sha256>.engine``, the data. ``name`` is the hash of the key. The data are written first
+and each file appears whole or not at all, so several processes may build the same engine at once:
+the last one's JSON counts, and it always names data that are there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from talksplat import schema
+from talksplat.atomic import write_bytes
+from talksplat.cache import cache_folder
+from talksplat.errors import OutputError
+from talksplat.schema import MaxLength, Range, SchemaError
+
+_MAX_SIDECAR_BYTES = 2**20
+_SUFFIX = ".engine"
+
+Text = Annotated[str, MaxLength(100_000)]
+Count = Annotated[int, Range(0, 2**40)]
+
+
+@dataclass(frozen=True)
+class EngineKey:
+    """Everything an engine depends on. Two engines with the same key are interchangeable.
+
+    Attributes:
+        graph: sha256 of the ONNX model as the builder was given it, its precision included.
+        flavour: ``"tensorrt"`` or ``"tensorrt-rtx"``.
+        version: of that package, in full.
+        devices: what it runs on; see :class:`talksplat.engines.flavours.Target`.
+        driver: CUDA version of the driver it was built under, or ``"any"``.
+        flags: what else the builder was told.
+        profile: sizes of the free axes.
+        plugin: sha256 of the plugin library, or ``"none"``.
+    """
+
+    graph: Text
+    flavour: Text
+    version: Text
+    devices: Text
+    driver: Text
+    flags: Text
+    profile: Text
+    plugin: Text
+
+
+_PARTS = {
+    "graph": "the graph",
+    "flavour": "the flavour",
+    "version": "the version of TensorRT",
+    "devices": "the device",
+    "driver": "the driver",
+    "flags": "the builder's flags",
+    "profile": "the sizes",
+    "plugin": "the plugin library",
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What the JSON file beside the data says.
+
+    Attributes:
+        label: what it is, for people: ``"ada: motion, fp32"``.
+        key: what it was made from.
+        bytes: size of the data.
+        sha256: of the data.
+        facts: numbers that were learnt on the way, such as the seconds it took.
+    """
+
+    format: Literal[1]
+    label: Text
+    key: dict[str, Text]
+    bytes: Count
+    sha256: Annotated[str, MaxLength(64)]
+    facts: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Found:
+    """An engine that is right, and what is known of it."""
+
+    data: bytes
+    entry: Entry
+
+
+@dataclass(frozen=True)
+class Missing:
+    """There is no right engine; ``reason`` says why, as in "the driver was CUDA 12.8, …"."""
+
+    reason: str
+
+
+class EngineCache:
+    """Engines, and timings learnt on the way, in one folder.
+
+    Args:
+        folder: need not exist; by default ``engines`` in :func:`talksplat.cache.cache_folder`.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = cache_folder() / "engines" if folder is None else folder
+
+    def find(self, key: EngineKey | Mapping[str, str], label: str) -> Found | Missing:
+        """The data made from ``key``, checked, or the reason why there are none.
+
+        Args:
+            key: what they have to be made from.
+            label: of the entry that has become stale, if there is one.
+        """
+        parts = _parts(key)
+        path = self._description_path(parts)
+        try:
+            entry = _read_entry(path)
+        except FileNotFoundError:
+            return Missing(self._stale(parts, label))
+        except (OSError, SchemaError) as error:
+            return Missing(f"its description {path.name} is damaged ({error})")
+        if entry.key != parts:
+            return Missing(f"its description {path.name} is that of something else")
+        try:
+            return Found(_read_data(self._data_path(entry), entry), entry)
+        except (OSError, SchemaError) as error:
+            return Missing(f"its file is damaged ({error})")
+
+    def store(
+        self,
+        key: EngineKey | Mapping[str, str],
+        label: str,
+        data: bytes,
+        facts: Mapping[str, float] | None = None,
+    ) -> Entry:
+        """Keep data under their key, in place of what was there.
+
+        Raises:
+            OutputError: they cannot be written; what was there before still is.
+        """
+        digest = hashlib.sha256(data).hexdigest()
+        entry = Entry(1, label, _parts(key), len(data), digest, dict(facts or {}))
+        path = self._description_path(entry.key)
+        try:
+            before = self._data_path(_read_entry(path))
+        except (OSError, SchemaError):
+            before = None
+        write_bytes(self._data_path(entry), data)
+        write_bytes(path, schema.encode(entry).encode())
+        # Nothing else may be removed: it may be what another process is about to describe.
+        if before is not None and before != self._data_path(entry):
+            before.unlink(missing_ok=True)
+        return entry
+
+    def check_writable(self) -> None:
+        """Find out before hours of building, not after.
+
+        Raises:
+            OutputError: nothing can be written there; says what to do.
+        """
+        try:
+            write_bytes(self.folder / ".writable", b"")
+            (self.folder / ".writable").unlink(missing_ok=True)
+        except (OSError, OutputError) as error:
+            raise OutputError(
+                f"Engines cannot be kept in {self.folder} ({error}). Make it writable, or set "
+                "TALKSPLAT_CACHE to a folder that is."
+            ) from error
+
+    def entries(self) -> list[Entry]:
+        """Every readable entry, by label."""
+        return sorted(self._entries(), key=lambda entry: (entry.label, _name(entry.key)))
+
+    def file_of(self, entry: Entry) -> str:
+        """The name of the file with its data, in :attr:`folder`."""
+        return self._data_path(entry).name
+
+    def clear(self) -> int:
+        """Remove everything, what is damaged too; how many files that were.
+
+        Raises:
+            OutputError: a file cannot be removed.
+        """
+        paths = [*self.folder.glob("*.json"), *self.folder.glob(f"*{_SUFFIX}")]
+        try:
+            for path in paths:
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            raise OutputError(f"Cannot remove from {self.folder}: {error}.") from error
+        return len(paths)
+
+    def _entries(self) -> Iterator[Entry]:
+        for path in self.folder.glob("*.json"):
+            try:
+                yield _read_entry(path)
+            except (OSError, SchemaError):
+                continue  # another process's, being replaced, or damaged: of no use either way
+
+    def _stale(self, parts: Mapping[str, str], label: str) -> str:
+        """How the entry that comes closest differs."""
+        others = [
+            _differences(entry.key, parts)
+            for entry in self._entries()
+            if entry.label == label and entry.key.get("flavour") == parts.get("flavour")
+        ]
+        if not others:
+            return "none was built yet"
+        fewest = min(map(len, others))
+        return "; ".join(next(found for found in others if len(found) == fewest))
+
+    def _description_path(self, parts: Mapping[str, str]) -> Path:
+        return self.folder / f"{_name(parts)}.json"
+
+    def _data_path(self, entry: Entry) -> Path:
+        return self.folder / f"{_name(entry.key)}.{entry.sha256[:16]}{_SUFFIX}"
+
+
+def _parts(key: EngineKey | Mapping[str, str]) -> dict[str, str]:
+    return dataclasses.asdict(key) if isinstance(key, EngineKey) else dict(key)
+
+
+def _name(parts: Mapping[str, str]) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _differences(found: Mapping[str, str], wanted: Mapping[str, str]) -> list[str]:
+    differing = [part for part in {**found, **wanted} if found.get(part) != wanted.get(part)]
+    return [
+        f"{_PARTS.get(part, part)} was {_short(found.get(part))}, is {_short(wanted.get(part))}"
+        for part in differing
+    ]
+
+
+def _short(text: str | None) -> str:
+    """Hashes by their first digits, profiles not at full length."""
+    if text is None:
+        return "nothing"
+    return text if len(text) <= 60 else f"{text[:16]}…"
+
+
+def _read_entry(path: Path) -> Entry:
+    """Raises OSError or SchemaError."""
+    return schema.decode(Entry, schema.parse(_read_file(path, _MAX_SIDECAR_BYTES).decode("utf-8")))
+
+
+def _read_data(path: Path, entry: Entry) -> bytes:
+    """Raises OSError or SchemaError."""
+    data = _read_file(path, entry.bytes)
+    if len(data) != entry.bytes:
+        raise SchemaError(f"expected {entry.bytes} bytes, found {len(data)}")
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != entry.sha256:
+        raise SchemaError(f"expected sha256 {entry.sha256[:16]}…, found {digest[:16]}…")
+    return data
+
+
+def _read_file(path: Path, most: int) -> bytes:
+    """A regular file of at most ``most`` bytes; its size is known before memory is taken.
+
+    Raises OSError or SchemaError.
+    """
+    with path.open("rb") as stream:
+        status = os.fstat(stream.fileno())
+        if not stat.S_ISREG(status.st_mode) or status.st_size > most:
+            raise SchemaError(f"expected a file of at most {most} bytes, found {status.st_size}")
+        return stream.read(most)

@@ -1,0 +1,171 @@
+"""Engines that were built ahead of time and go out with an app.
+
+A folder of them is laid out as the cache is, with an ``index.json`` that says which file is which
+graph's. An engine is code for a GPU: only a folder that the app names itself is looked at, through
+the environment variable ``TALKSPLAT_ENGINES``, never one that happens to lie beside a bundle.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from talksplat import schema
+from talksplat.atomic import write_bytes
+from talksplat.engines.cache import EngineCache, EngineKey, Entry, Found, Missing
+from talksplat.engines.flavours import DeviceFacts, Target
+from talksplat.errors import BackendError
+from talksplat.schema import MaxLength, Range, SchemaError
+
+VARIABLE = "TALKSPLAT_ENGINES"
+INDEX = "index.json"
+_MAX_INDEX_BYTES = 2**20
+
+Text = Annotated[str, MaxLength(100_000)]
+Capability = tuple[Annotated[int, Range(0, 99)], Annotated[int, Range(0, 99)]]
+
+
+@dataclass(frozen=True)
+class IndexEntry:
+    """One engine of the folder."""
+
+    graph: Text
+    file: Text
+    bytes: Annotated[int, Range(0, 2**40)]
+    sha256: Annotated[str, MaxLength(64)]
+    layers: Annotated[int, Range(0, 2**31)]
+    onnx_bytes: Annotated[int, Range(0, 2**40)]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Index:
+    """``index.json``.
+
+    Attributes:
+        flavour: what built the engines, and its ``version``.
+        precision: of the numbers inside.
+        devices: what they run on; see :class:`talksplat.engines.flavours.Target`, also for
+            ``driver``, ``compute_capabilities`` and ``compatible``.
+        engines: by graph.
+    """
+
+    format: Literal[1]
+    flavour: Text
+    version: Text
+    precision: Literal["fp32", "fp16"]
+    devices: Text
+    driver: Text
+    compute_capabilities: tuple[Capability, ...]
+    compatible: bool
+    engines: tuple[IndexEntry, ...]
+
+    @property
+    def target(self) -> Target:
+        """What the engines run on."""
+        return Target(self.devices, self.driver, self.compute_capabilities, self.compatible)
+
+
+@dataclass(frozen=True)
+class ShippedEngines:
+    """A folder of engines with its index."""
+
+    folder: Path
+    index: Index
+
+    @property
+    def target(self) -> Target:
+        """What the engines run on."""
+        return self.index.target
+
+    def find(self, key: EngineKey, label: str, device: DeviceFacts | None) -> Found | Missing:
+        """The engine made from ``key``, checked, or why there is none for ``device``."""
+        if device is not None and not self.target.runs_on(device):
+            found = ".".join(map(str, device.compute_capability))
+            reason = f"it is for compute capability {self.index.devices}, this GPU has {found}"
+            return Missing(f"not from {self.folder}: {reason}")
+        lookup = EngineCache(self.folder).find(key, label)
+        if isinstance(lookup, Missing):
+            return Missing(f"not from {self.folder}: {lookup.reason}")
+        return lookup
+
+
+def shipped_engines(flavour: str) -> ShippedEngines | None:
+    """The folder that ``TALKSPLAT_ENGINES`` names, if its engines are of this flavour.
+
+    Raises:
+        BackendError: there is no readable index in it.
+    """
+    asked = os.environ.get(VARIABLE)
+    if not asked:
+        return None
+    shipped = open_shipped(Path(asked))
+    return shipped if shipped.index.flavour == flavour else None
+
+
+def open_shipped(folder: Path) -> ShippedEngines:
+    """The engines in a folder.
+
+    Raises:
+        BackendError: there is no readable index in it.
+    """
+    path = folder / INDEX
+    try:
+        size = path.stat().st_size
+        if size > _MAX_INDEX_BYTES:
+            raise SchemaError(f"expected at most {_MAX_INDEX_BYTES} bytes, found {size}")
+        index = schema.decode(Index, schema.parse(path.read_text("utf-8")))
+    except (OSError, UnicodeDecodeError, SchemaError) as error:
+        raise BackendError(
+            f"Expected a folder of engines with an {INDEX} at {folder}, as talksplat build -o "
+            f"writes it: {error}. Correct {VARIABLE}, or unset it to build engines here."
+        ) from error
+    return ShippedEngines(folder, index)
+
+
+def write_index(
+    cache: EngineCache,
+    target: Target,
+    precision: Literal["fp32", "fp16"],
+    engines: Sequence[tuple[str, Entry]],
+) -> None:
+    """Write ``index.json`` beside engines.
+
+    Args:
+        cache: the folder that holds them.
+        target: what they run on.
+        precision: of the numbers inside.
+        engines: graphs and what the cache says of their engines.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    first = engines[0][1].key
+    index = Index(
+        format=1,
+        flavour=first["flavour"],
+        version=first["version"],
+        precision=precision,
+        devices=target.devices,
+        driver=target.driver,
+        compute_capabilities=target.compute_capabilities,
+        compatible=target.compatible,
+        engines=tuple(_index_entry(cache, graph, entry) for graph, entry in engines),
+    )
+    write_bytes(cache.folder / INDEX, schema.encode(index).encode())
+
+
+def _index_entry(cache: EngineCache, graph: str, entry: Entry) -> IndexEntry:
+    facts = entry.facts
+    return IndexEntry(
+        graph=graph,
+        file=cache.file_of(entry),
+        bytes=entry.bytes,
+        sha256=entry.sha256,
+        layers=int(facts["layers"]),
+        onnx_bytes=int(facts["onnx_bytes"]),
+        seconds=facts["seconds"],
+    )
