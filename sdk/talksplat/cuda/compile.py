@@ -24,13 +24,12 @@ _log = logging.getLogger(__name__)
 
 KernelSet = Literal["gaussian_rasterizer", "compositing"]
 
-_COMMON = ("--std=c++17", "--device-as-default-execution-space")
-# Correctly rounded division and roots, denormals kept, in every compilation. Compositing promises
-# NumPy's bits: no product may be merged with a sum there. The CPU's rasterizer merges them too.
-_EXACT = ("--prec-div=true", "--prec-sqrt=true", "--ftz=false")
+# Division and roots are rounded correctly everywhere. Compositing promises NumPy's bits: denormals
+# are kept and no product is merged with a sum. The rasterizer does both, as the CPU's does.
+_COMMON = ("--std=c++17", "--prec-div=true", "--prec-sqrt=true")
 _OPTIONS: dict[KernelSet, tuple[str, ...]] = {
-    "gaussian_rasterizer": (*_EXACT, "--fmad=true"),
-    "compositing": (*_EXACT, "--fmad=false"),
+    "gaussian_rasterizer": (*_COMMON, "--ftz=true", "--fmad=true"),
+    "compositing": (*_COMMON, "--ftz=false", "--fmad=false"),
 }
 _DIGEST_BYTES = 32
 
@@ -106,7 +105,7 @@ def sources_folder() -> Path:
 def _key(kernels: KernelSet, architecture: Architecture) -> str:
     """Everything the result depends on."""
     digest = hashlib.sha256()
-    for part in (_version_text(), architecture.name, *_COMMON, *_OPTIONS[kernels]):
+    for part in (_version_text(), architecture.name, *_OPTIONS[kernels]):
         digest.update(part.encode() + b"\0")
     folder = sources_folder()
     for file in sorted(folder.rglob("*")):
@@ -120,12 +119,7 @@ def _key(kernels: KernelSet, architecture: Architecture) -> str:
 def _compile(nvrtc: Any, kernels: KernelSet, architecture: Architecture) -> bytes:
     folder = sources_folder()
     source = folder / kernels / "cuda" / "kernels.cu"
-    options = [
-        *_COMMON,
-        *_OPTIONS[kernels],
-        f"--gpu-architecture={architecture.name}",
-        *(f"--include-path={folder / part}" for part in (kernels, "gaussian_rasterizer")),
-    ]
+    options = (*_OPTIONS[kernels], f"--gpu-architecture={architecture.name}")
     program = _checked(
         nvrtc, "nvrtcCreateProgram", source.read_bytes(), str(source).encode(), 0, None, None
     )

@@ -27,8 +27,9 @@ MAX_LAYERS = 4
 _BLOCK = 256  # threads
 
 
-# The structures of plugins/compositing/compositing.h, member by member.
-class _Repack(ctypes.Structure):
+# The structures of plugins/compositing/compositing.h, member by member; Unpacking and Packing are
+# laid out alike.
+class _Repacking(ctypes.Structure):
     _fields_ = (
         ("source", ctypes.c_uint64),
         ("target", ctypes.c_uint64),
@@ -46,7 +47,7 @@ class _Dilation(ctypes.Structure):
     )
 
 
-class _Over(ctypes.Structure):
+class _Layering(ctypes.Structure):
     _fields_ = (
         ("image", ctypes.c_uint64),
         ("alpha", ctypes.c_uint64),
@@ -57,7 +58,7 @@ class _Over(ctypes.Structure):
     )
 
 
-class _Coverage(ctypes.Structure):
+class _Covering(ctypes.Structure):
     _fields_ = (
         ("alphas", ctypes.c_uint64 * MAX_LAYERS),
         ("coverage", ctypes.c_uint64),
@@ -92,7 +93,7 @@ class Compositing:
         height, width, _ = picture.shape
         _check("image", image, (1, 3, height, width), np.float32)
         pixels = height * width
-        arguments = _Repack(picture.pointer, image.pointer, pixels)
+        arguments = _Repacking(picture.pointer, image.pointer, pixels)
         self._launch("unpack_picture", stream, pixels, arguments)
 
     def dilate(
@@ -140,10 +141,10 @@ class Compositing:
         for name, array in (("image", image), ("behind", behind), ("result", result)):
             _check(name, array, shape, np.float32)
         _check("alpha", alpha, (1, 1, *shape[2:]), np.float32)
-        arguments = _Over(
+        arguments = _Layering(
             image.pointer, alpha.pointer, behind.pointer, result.pointer, alpha.size, shape[1]
         )
-        self._launch("over", stream, alpha.size, arguments)
+        self._launch("lay_over", stream, alpha.size, arguments)
 
     def coverage(
         self, stream: Stream, alphas: Sequence[DeviceArray], coverage: DeviceArray
@@ -158,8 +159,8 @@ class Compositing:
         for array in (*alphas, coverage):
             _check("alphas and coverage", array, (1, 1, *coverage.shape[2:]), np.float32)
         layers = (ctypes.c_uint64 * MAX_LAYERS)(*(alpha.pointer for alpha in alphas))
-        arguments = _Coverage(layers, coverage.pointer, coverage.size, len(alphas))
-        self._launch("coverage", stream, coverage.size, arguments)
+        arguments = _Covering(layers, coverage.pointer, coverage.size, len(alphas))
+        self._launch("cover", stream, coverage.size, arguments)
 
     def pack(self, stream: Stream, image: DeviceArray, picture: DeviceArray) -> None:
         """``picture`` uint8 [H,W,3] = uint8(clip(``image``, 0, 1) · 255), truncated; what is not a
@@ -172,7 +173,7 @@ class Compositing:
         height, width = image.shape[2:]
         _check("picture", picture, (height, width, 3), np.uint8)
         pixels = height * width
-        arguments = _Repack(image.pointer, picture.pointer, pixels)
+        arguments = _Repacking(image.pointer, picture.pointer, pixels)
         self._launch("pack_picture", stream, pixels, arguments)
 
     def _launch(

@@ -12,8 +12,6 @@ from talksplat.cuda.stream import Stream
 
 Extent = tuple[int, int, int]
 
-_SHARED_WITHOUT_ASKING = 48 * 1024  # bytes of shared memory a block may have by default
-
 
 class Kernel:
     """A kernel that takes one structure by value."""
@@ -21,7 +19,6 @@ class Kernel:
     def __init__(self, device: Device, function: Any) -> None:
         self._device = device
         self._function = function
-        self._shared_allowed = _SHARED_WITHOUT_ASKING
 
     def launch(
         self, stream: Stream, grid: Extent, block: Extent, arguments: bytes, shared_bytes: int = 0
@@ -33,17 +30,12 @@ class Kernel:
             grid: blocks per axis.
             block: threads per axis.
             arguments: the structure; copied before this returns.
-            shared_bytes: dynamic shared memory per block.
+            shared_bytes: dynamic shared memory per block, at most 48 KiB.
 
         Raises:
             BackendError: the driver refuses the launch.
             DeviceLostError: the device is lost.
         """
-        if shared_bytes > self._shared_allowed:
-            attribute = self._device.context.driver.CUfunction_attribute
-            which = attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-            self._device.call("cuFuncSetAttribute", self._function, which, shared_bytes)
-            self._shared_allowed = shared_bytes
         # The driver reads an array of addresses, one per parameter, and copies what they show.
         structure = ctypes.create_string_buffer(arguments, len(arguments))
         addresses = (ctypes.c_void_p * 1)(ctypes.addressof(structure))
