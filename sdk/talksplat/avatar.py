@@ -225,8 +225,18 @@ def _noise(noise: int | Mapping[str, ArrayLike] | None) -> Noise | None:
     return {name: as_array("noise", maps).astype(np.float32) for name, maps in noise.items()}
 
 
-def load(path: str | os.PathLike[str], backend: str = "auto", threads: int | None = None) -> Avatar:
+def load(
+    path: str | os.PathLike[str],
+    backend: str = "auto",
+    threads: int | None = None,
+    *,
+    precision: backends.Precision = "fp32",
+    progress: backends.Progress | None = None,
+) -> Avatar:
     """Open an avatar bundle and load its graphs.
+
+    With TensorRT an engine is built when an avatar is loaded for the first time on a device, which
+    takes seconds to minutes, and kept for the next time; ``talksplat build`` does it ahead.
 
     Args:
         path: the bundle, a folder such as ``ada.avatar``.
@@ -234,13 +244,22 @@ def load(path: str | os.PathLike[str], backend: str = "auto", threads: int | Non
             why in ``Avatar.backend_reason``.
         threads: CPU threads that a graph or the rasterizer may use; by default every core of this
             process.
+        precision: of TensorRT's engines. ``"fp16"`` is faster and differs a little from what was
+            trained; what it would spoil stays in float32. Other backends know ``"fp32"`` only.
+        progress: told of engines that are being built, ``(what, done, of how many)``.
 
     Raises:
         BundleError: missing, damaged, unsafe or from a newer schema.
         BackendError: the backend is unknown or cannot be used here.
-        InputError: ``threads`` is less than 1.
+        DeviceLostError: the GPU was lost, and what used it is not closed yet.
+        InputError: ``threads`` is less than 1, or there is no such precision.
+        OutputError: an engine cannot be kept.
     """
     if threads is not None and threads < 1:
         raise InputError(f"threads must be at least 1, found {threads}.")
+    if precision not in get_args(backends.Precision):
+        known = " or ".join(map(repr, get_args(backends.Precision)))
+        raise InputError(f"precision must be {known}, found {precision!r}.")
     threads = threads or backends.default_threads()
-    return Avatar(Bundle.open(path), backends.choose(backend, threads), threads)
+    bundle = Bundle.open(path)
+    return Avatar(bundle, backends.choose(backend, threads, precision, progress), threads)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import get_args
 
 from talksplat.avatar import Avatar, load
-from talksplat.backends import BACKENDS
+from talksplat.backends import BACKENDS, Precision
+from talksplat.cli.console import step_progress
 from talksplat.session import Session
 
 
@@ -23,6 +25,12 @@ def add_runtime(parser: argparse.ArgumentParser) -> None:
         default="auto",
         choices=("auto", *BACKENDS),
         help="what runs the graphs (default: the best this machine has)",
+    )
+    group.add_argument(
+        "--precision",
+        default="fp32",
+        choices=get_args(Precision),
+        help="of TensorRT's engines (default: fp32); fp16 is faster",
     )
     group.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: every core)")
 
@@ -137,7 +145,14 @@ def add_checkpoint_options(parser: argparse.ArgumentParser) -> None:
 
 def load_avatar(args: argparse.Namespace) -> Avatar:
     """The avatar that :func:`add_avatar` and :func:`add_runtime` ask for."""
-    return load(args.avatar, backend=args.backend, threads=args.threads)
+    with step_progress() as progress:
+        return load(
+            args.avatar,
+            backend=args.backend,
+            threads=args.threads,
+            precision=args.precision,
+            progress=progress,
+        )
 
 
 def open_session(avatar: Avatar, args: argparse.Namespace) -> Session:
