@@ -22,10 +22,9 @@ from talksplat.backends.gpu_call import (
     upload_constants,
 )
 from talksplat.cuda import Device, DeviceArray, DeviceBuffer, Stream
-from talksplat.cuda import rasterizer as cuda_rasterizer
 from talksplat.cuda.compositing import Compositing
 from talksplat.cuda.kernels import KernelModule
-from talksplat.cuda.rasterizer import CudaRasterizer
+from talksplat.cuda.rasterizer import CudaRasterizer, check_status
 from talksplat.errors import BackendError
 from talksplat.frame_program import (
     Coverage,
@@ -147,7 +146,7 @@ class GpuFrameRunner:
             found = self._call.finish()
             if (status := self._frame.plan.status) is not None:
                 for row in found[status]:
-                    cuda_rasterizer.check_status(row)
+                    check_status(row)
             for check in self._checks:
                 check()
             if left is not None:
@@ -285,8 +284,9 @@ class GpuFrameRunner:
             "colors": colors,
             "viewmats": arrays[step.viewmats],
             "Ks": arrays[step.Ks],
-            "backgrounds": None if step.background is None else arrays[step.background],
         }
+        if step.background is not None:
+            given["backgrounds"] = arrays[step.background]
         return Launch(lambda: rasterizer.enqueue(**given))
 
 

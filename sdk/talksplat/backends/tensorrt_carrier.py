@@ -11,14 +11,19 @@ from talksplat.backends.options import Options
 from talksplat.backends.tensorrt_graph import EngineLog, TensorRtGraph
 from talksplat.bundle import Bundle
 from talksplat.cuda import Device
-from talksplat.engines.cache import EngineCache
 from talksplat.engines.flavours import Flavour
-from talksplat.engines.obtain import Source, Workshop, frame_source, graph_source, run_graphs
+from talksplat.engines.obtain import (
+    FRAME,
+    Source,
+    frame_source,
+    graph_source,
+    open_workshop,
+    run_graphs,
+)
 from talksplat.frame_program import FrameProgram, Rasterize, RunGraph, check_program
 from talksplat.manifest import GraphSpec, TensorSpec
 
 _STATUS = "status"
-_FRAME = "frame"
 _STEPS = 100
 
 
@@ -39,9 +44,7 @@ class TensorRtCarrier:
         self._device = device
         self._options = options
         self._log = EngineLog(flavour)
-        target = flavour.target(device, compatible=False)
-        builder_device = device if flavour.needs_device else None
-        self._workshop = Workshop(flavour, target, EngineCache(), device=builder_device)
+        self._workshop = open_workshop(flavour, device, threads=options.threads)
 
     def load_graph(
         self, file: Path, spec: GraphSpec, constants: Mapping[str, Array]
@@ -63,10 +66,10 @@ class TensorRtCarrier:
         graph = self._load(frame_source(bundle, program, self._options.precision))
         fed = {name: name for name in (*program.inputs, *program.constants)}
         made = {"picture": program.picture, "coverage": program.coverage, _STATUS: _STATUS}
-        step = RunGraph(_FRAME, _FRAME, inputs=fed, outputs=made)
+        step = RunGraph(FRAME, FRAME, inputs=fed, outputs=made)
         rasterizations = sum(isinstance(step, Rasterize) for step in program.steps)
         status = TensorSpec(_STATUS, "int32", (rasterizations, 4))
-        return FramePlan(program, [step], {**values, _STATUS: status}, {_FRAME: graph}, _STATUS)
+        return FramePlan(program, [step], {**values, _STATUS: status}, {FRAME: graph}, _STATUS)
 
     def _load_part(self, bundle: Bundle, name: str) -> TensorRtGraph:
         manifest = bundle.manifest

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import DTypeLike, NDArray
 
 from talksplat import _native
 from talksplat.cuda.device import Device
@@ -18,6 +18,8 @@ from talksplat.cuda.memory import DeviceArray, DeviceBuffer, PinnedBuffer
 from talksplat.cuda.stream import Stream
 from talksplat.errors import BackendError, InputError
 from talksplat.rasterization import Dialect, RasterizeMode, RenderMode
+
+Array = NDArray[Any]
 
 # Bits of a status: BadInput of plugins/gaussian_rasterizer/rules.h.
 _BAD_INPUTS = ("means", "quats", "scales", "opacities", "colors", "viewmats", "Ks")
@@ -205,19 +207,7 @@ class CudaRasterizer:
             InputError: Gaussians or cameras were not finite; says which.
             BackendError: there was no room for all pairs; says how much is needed.
         """
-        bits, needed, room, _ = (int(number) for number in self._status_on_host)
-        if bits:
-            found = ", ".join(name for bit, name in enumerate(_BAD_INPUTS) if bits >> bit & 1)
-            raise InputError(
-                f"Gaussians and cameras must be finite, cameras invertible and their focal lengths "
-                f"positive; found otherwise in {found}"
-            )
-        if needed > room:
-            raise BackendError(
-                f"{needed:,} pairs of a Gaussian and a tile of 16 x 16 pixels are seen by one "
-                f"camera, there is room for {room:,}; give tile_entries={needed} or more, or make "
-                f"the image or the Gaussians smaller."
-            )
+        check_status(self._status_on_host)
 
     def close(self) -> None:
         """Free workspace and outputs, once the stream is done with them."""
@@ -243,6 +233,32 @@ class CudaRasterizer:
             raise InputError(
                 f"{name}: expected {dtype} {list(shape)}, found {array.dtype} {list(array.shape)}"
             )
+
+
+def check_status(status: Array) -> None:
+    """Say whether a frame is right, by what the rasterizer reported.
+
+    Args:
+        status: int32 [4]: bits of inputs that are not finite, pairs of a Gaussian and a tile that
+            were needed, pairs there was room for, unused.
+
+    Raises:
+        InputError: Gaussians or cameras were not finite; says which.
+        BackendError: there was no room for all pairs; says how much is needed.
+    """
+    bits, needed, room, _ = (int(number) for number in status)
+    if bits:
+        found = ", ".join(name for bit, name in enumerate(_BAD_INPUTS) if bits >> bit & 1)
+        raise InputError(
+            f"Gaussians and cameras must be finite, cameras invertible and their focal lengths "
+            f"positive; found otherwise in {found}"
+        )
+    if needed > room:
+        raise BackendError(
+            f"{needed:,} pairs of a Gaussian and a tile of 16 x 16 pixels are seen by one "
+            f"camera, there is room for {room:,}; give tile_entries={needed} or more, or make "
+            f"the image or the Gaussians smaller."
+        )
 
 
 def _allocate(
