@@ -25,6 +25,8 @@ class Work:
     """(Gaussian, 16×16 tile) entries that the exact ellipse needs."""
     longest_list: int
     """Entries of the busiest tile."""
+    steps_8x4: int
+    """(Gaussian, 8×4 block of pixels) in which at least one pixel is blended: a warp's."""
     steps_4x4: int
     """(Gaussian, 4×4 block of pixels) in which at least one pixel is blended."""
     steps_4x2: int
@@ -41,7 +43,7 @@ def count_work(scene: Scene) -> Work:
     )
     lists = oracle.tile_lists(seen, scene.width, scene.height, "gsplat")
     columns = math.ceil(scene.width / TILE)
-    pairs = steps_4x4 = steps_4x2 = steps_16x1 = 0
+    pairs = steps_8x4 = steps_4x4 = steps_4x2 = steps_16x1 = 0
     for tile, entries in enumerate(lists):
         corner = torch.tensor([tile % columns, tile // columns]) * TILE
         pixels = torch.cartesian_prod(torch.arange(TILE), torch.arange(TILE)).flip(-1) + corner
@@ -57,6 +59,7 @@ def count_work(scene: Scene) -> Work:
             > 0
         )
         pairs += int(drawn.sum())
+        steps_8x4 += _blocks(drawn, 8, 4)
         steps_4x4 += _blocks(drawn, 4, 4)
         steps_4x2 += _blocks(drawn, 4, 2)
         steps_16x1 += _blocks(drawn, 16, 1)
@@ -65,6 +68,7 @@ def count_work(scene: Scene) -> Work:
         pairs=pairs,
         tile_entries=sum(map(len, lists)),
         longest_list=max(map(len, lists)),
+        steps_8x4=steps_8x4,
         steps_4x4=steps_4x4,
         steps_4x2=steps_4x2,
         steps_16x1=steps_16x1,

@@ -22,18 +22,20 @@ def test_work_is_counted_pixel_by_pixel() -> None:
     scene = head(300, WIDTH, HEIGHT)
     means, quats, scales, opacities, _, viewmats, Ks = map(torch.from_numpy, scene.arrays)
     seen = oracle.project(means, quats, scales, opacities, viewmats[0], Ks[0], WIDTH, HEIGHT)
-    pairs, blocks_4x4, blocks_4x2, blocks_16x1 = 0, set(), set(), set()
+    pairs, blocks_8x4, blocks_4x4, blocks_4x2, blocks_16x1 = 0, set(), set(), set(), set()
     for row in range(HEIGHT):
         for column in range(WIDTH):
             pixel = torch.tensor([[column + 0.5, row + 0.5]], dtype=torch.float64)
             alphas = oracle.drawn_alphas(pixel, seen.means2d, seen.conics, seen.opacities, "gsplat")
             for entry in alphas[0].nonzero()[:, 0].tolist():
                 pairs += 1
+                blocks_8x4.add((entry, row // 4, column // 8))
                 blocks_4x4.add((entry, row // 4, column // 4))
                 blocks_4x2.add((entry, row // 2, column // 4))
                 blocks_16x1.add((entry, row, column // 16))
     work = count_work(scene)
     assert work.pairs == pairs > 0
+    assert work.steps_8x4 == len(blocks_8x4)
     assert work.steps_4x4 == len(blocks_4x4)
     assert work.steps_4x2 == len(blocks_4x2)
     assert work.steps_16x1 == len(blocks_16x1)

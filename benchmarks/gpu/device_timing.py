@@ -1,0 +1,58 @@
+"""Stopwatches of a stream of ours and of torch's."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+from talksplat.cuda import Device, Event, Stream
+
+
+class StreamStopwatch:
+    """Events on a stream of :mod:`talksplat.cuda`."""
+
+    def __init__(self, device: Device, stream: Stream) -> None:
+        self._stream = stream
+        self._begin, self._end = Event(device), Event(device)
+
+    def start(self) -> None:
+        """See :class:`benchmarks.gpu.timing.Stopwatch`."""
+        self._stream.record(self._begin)
+
+    def stop(self) -> float:
+        """See :class:`benchmarks.gpu.timing.Stopwatch`."""
+        self._stream.record(self._end)
+        self._end.synchronize()
+        return self._end.elapsed_since(self._begin)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._begin.close()
+        self._end.close()
+
+
+class TorchStopwatch:
+    """Events on torch's current stream."""
+
+    def __init__(self) -> None:
+        import torch
+
+        self._begin = torch.cuda.Event(enable_timing=True)
+        self._end = torch.cuda.Event(enable_timing=True)
+
+    def start(self) -> None:
+        """See :class:`benchmarks.gpu.timing.Stopwatch`."""
+        self._begin.record()
+
+    def stop(self) -> float:
+        """See :class:`benchmarks.gpu.timing.Stopwatch`."""
+        self._end.record()
+        self._end.synchronize()
+        return float(self._begin.elapsed_time(self._end))
