@@ -8,6 +8,12 @@ from pathlib import Path
 import pytest
 from synthetic_bundle import write_synthetic_bundle
 from synthetic_families import VARIANTS, write_family_bundle
+from tests.sdk.cuda.fixtures import (  # noqa: F401 (fixtures)
+    fake_driver,
+    fake_nvrtc,
+    host_kernels,
+    install_driver,
+)
 
 import talksplat
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import logging
 from dataclasses import dataclass
-from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -176,7 +175,6 @@ def _checked(nvrtc: Any, function: str, *arguments: Any) -> Any:
     return values[0] if len(values) == 1 else tuple(values)
 
 
-@cache
 def _version_text() -> str:
     major, minor = _checked(load_nvrtc(), "nvrtcVersion")
     return f"{major}.{minor}"
