@@ -1,92 +1,128 @@
 #include "api.h"
 
+#include <limits>
+
 namespace talksplat::onnxruntime {
 namespace {
 
-bool succeeded(const OrtApi& api, OrtStatus* status) {
-  if (status == nullptr) return true;
-  api.ReleaseStatus(status);
-  return false;
+class NodeAttributes {
+ public:
+  NodeAttributes(const OrtApi& api, const OrtKernelInfo* info) : api_(api), info_(info) {}
+
+  // Leaves `value` as it is if there is no such attribute.
+  template <class T>
+  void take(const char* name, T& value) const {
+    if (read(name, value)) return;
+    // The API does not say whether an attribute is missing or of another type.
+    int32_t integer;
+    float number;
+    std::string text;
+    const char* found = read(name, integer)  ? "an integer"
+                        : read(name, number) ? "a float"
+                        : read(name, text)   ? "a string"
+                                             : nullptr;
+    if (found == nullptr) return;
+    throw std::invalid_argument(std::string(name) + ": expected " + type_name(value) + ", found " +
+                                found);
+  }
+
+ private:
+  static const char* type_name(int32_t) { return "an integer"; }
+  static const char* type_name(float) { return "a float"; }
+  static const char* type_name(const std::string&) { return "a string"; }
+
+  bool read(const char* name, int32_t& value) const {
+    int64_t whole = 0;
+    if (!succeeded(api_.KernelInfoGetAttribute_int64(info_, name, &whole))) return false;
+    using Limits = std::numeric_limits<int32_t>;
+    if (whole < Limits::min() || whole > Limits::max()) {
+      throw std::invalid_argument(std::string(name) + ": expected 32 bits, found " +
+                                  std::to_string(whole));
+    }
+    value = static_cast<int32_t>(whole);
+    return true;
+  }
+
+  bool read(const char* name, float& value) const {
+    return succeeded(api_.KernelInfoGetAttribute_float(info_, name, &value));
+  }
+
+  bool read(const char* name, std::string& value) const {
+    size_t size = 0;  // with the zero at the end
+    if (!succeeded(api_.KernelInfoGetAttribute_string(info_, name, nullptr, &size))) return false;
+    std::string text(size, '\0');
+    check(api_, api_.KernelInfoGetAttribute_string(info_, name, text.data(), &size));
+    value = text.substr(0, size - 1);
+    return true;
+  }
+
+  bool succeeded(OrtStatus* status) const {
+    if (status == nullptr) return true;
+    api_.ReleaseStatus(status);
+    return false;
+  }
+
+  const OrtApi& api_;
+  const OrtKernelInfo* info_;
+};
+
+op::Shape shape_of(const OrtApi& api, const OrtValue* value) {
+  OrtTensorTypeAndShapeInfo* info = nullptr;
+  check(api, api.GetTensorTypeAndShape(value, &info));
+  size_t axes = 0;
+  op::Shape shape;
+  OrtStatus* status = api.GetDimensionsCount(info, &axes);
+  if (status == nullptr) {
+    shape.resize(axes);
+    status = api.GetDimensions(info, shape.data(), axes);
+  }
+  api.ReleaseTensorTypeAndShapeInfo(info);
+  check(api, status);
+  return shape;
+}
+
+template <class T>
+T* output(const OrtApi& api, OrtKernelContext* context, size_t index, const op::Shape& shape) {
+  OrtValue* value = nullptr;
+  check(api, api.KernelContext_GetOutput(context, index, shape.data(), shape.size(), &value));
+  void* data = nullptr;
+  check(api, api.GetTensorMutableData(value, &data));
+  return static_cast<T*>(data);
 }
 
 }  // namespace
 
-std::string describe(const Shape& shape) {
-  std::string text = "[";
-  for (size_t axis = 0; axis < shape.size(); ++axis) {
-    text += (axis == 0 ? "" : ", ") + std::to_string(shape[axis]);
+op::Attributes attributes_of(const OrtApi& api, const OrtKernelInfo* info) {
+  const NodeAttributes node(api, info);
+  op::Attributes attributes;
+  for (const op::Attribute& attribute : op::kAttributes) {
+    std::visit([&](auto member) { node.take(attribute.name, attributes.*member); },
+               attribute.member);
   }
-  return text + "]";
+  return attributes;
 }
 
-Tensor<const float> input(const OrtApi& api, const OrtKernelContext* context, size_t index) {
-  const OrtValue* value = nullptr;
-  check(api, api.KernelContext_GetInput(context, index, &value));
-  OrtTensorTypeAndShapeInfo* info = nullptr;
-  check(api, api.GetTensorTypeAndShape(value, &info));
-  size_t axes = 0;
-  OrtStatus* status = api.GetDimensionsCount(info, &axes);
-  Tensor<const float> tensor;
-  tensor.shape.resize(axes);
-  if (status == nullptr) status = api.GetDimensions(info, tensor.shape.data(), axes);
-  api.ReleaseTensorTypeAndShapeInfo(info);
-  check(api, status);
-  // The API has no accessor of its own for reading.
-  void* data = nullptr;
-  check(api, api.GetTensorMutableData(const_cast<OrtValue*>(value), &data));
-  tensor.data = static_cast<const float*>(data);
-  return tensor;
-}
-
-int64_t Attributes::integer(const char* name, int64_t otherwise) const {
-  if (int64_t value; read(name, value)) return value;
-  refuse_other_types(name, "an integer");
-  return otherwise;
-}
-
-float Attributes::number(const char* name, float otherwise) const {
-  if (float value; read(name, value)) return value;
-  refuse_other_types(name, "a float");
-  return otherwise;
-}
-
-std::string Attributes::text(const char* name, const std::string& otherwise) const {
-  if (std::string value; read(name, value)) return value;
-  refuse_other_types(name, "a string");
-  return otherwise;
-}
-
-bool Attributes::read(const char* name, int64_t& value) const {
-  return succeeded(api_, api_.KernelInfoGetAttribute_int64(info_, name, &value));
-}
-
-bool Attributes::read(const char* name, float& value) const {
-  return succeeded(api_, api_.KernelInfoGetAttribute_float(info_, name, &value));
-}
-
-bool Attributes::read(const char* name, std::string& value) const {
-  size_t size = 0;  // with the zero at the end
-  if (!succeeded(api_, api_.KernelInfoGetAttribute_string(info_, name, nullptr, &size))) {
-    return false;
+Inputs inputs_of(const OrtApi& api, const OrtKernelContext* context) {
+  Inputs inputs;
+  for (size_t index = 0; index < op::kInputs; ++index) {
+    const OrtValue* value = nullptr;
+    check(api, api.KernelContext_GetInput(context, index, &value));
+    inputs.shapes[index] = shape_of(api, value);
+    // The API has no accessor of its own for reading.
+    void* data = nullptr;
+    check(api, api.GetTensorMutableData(const_cast<OrtValue*>(value), &data));
+    inputs.data[index] = static_cast<const float*>(data);
   }
-  value.resize(size);
-  check(api_, api_.KernelInfoGetAttribute_string(info_, name, value.data(), &size));
-  value.resize(size - 1);
-  return true;
+  return inputs;
 }
 
-void Attributes::refuse_other_types(const char* name, const char* expected) const {
-  // The API does not say whether an attribute is missing or of another type.
-  int64_t integer;
-  float number;
-  std::string text;
-  const char* found = read(name, integer)  ? "an integer"
-                      : read(name, number) ? "a float"
-                      : read(name, text)   ? "a string"
-                                           : nullptr;
-  if (found == nullptr) return;
-  refuse(std::string("GaussianRasterize: the attribute ") + name + " expects " + expected +
-         ", found " + found + ".");
+Outputs outputs_of(const OrtApi& api, OrtKernelContext* context, const op::Settings& settings,
+                   const op::Sizes& sizes) {
+  const op::Shape colors = {sizes.cameras, sizes.blended(settings), sizes.height, sizes.width};
+  const op::Shape alphas = {sizes.cameras, 1, sizes.height, sizes.width};
+  return {output<float>(api, context, op::kOutColors, colors),
+          output<float>(api, context, op::kOutAlphas, alphas),
+          output<int32_t>(api, context, op::kOutStatus, {4})};
 }
 
 }  // namespace talksplat::onnxruntime

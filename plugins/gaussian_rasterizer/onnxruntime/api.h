@@ -4,10 +4,12 @@
 
 #include <onnxruntime_c_api.h>
 
-#include <cstdint>
+#include <array>
+#include <new>
 #include <stdexcept>
 #include <string>
-#include <vector>
+
+#include "../operator.h"
 
 namespace talksplat::onnxruntime {
 
@@ -15,22 +17,17 @@ namespace talksplat::onnxruntime {
 // Runtime will do, whatever headers this was compiled with.
 inline constexpr uint32_t kApiVersion = 17;
 
-inline constexpr const char* kDomain = "talksplat";
-inline constexpr const char* kOperator = "GaussianRasterize";
-
-class Error : public std::runtime_error {
+// An error of ONNX Runtime's own.
+class RuntimeError : public std::runtime_error {
  public:
-  Error(OrtErrorCode code, const std::string& message) : std::runtime_error(message), code(code) {}
+  RuntimeError(OrtErrorCode code, const std::string& message)
+      : std::runtime_error(message), code(code) {}
   OrtErrorCode code;
 };
 
-[[noreturn]] inline void refuse(const std::string& sentence) {
-  throw Error(ORT_INVALID_ARGUMENT, sentence);
-}
-
 inline void check(const OrtApi& api, OrtStatus* status) {
   if (status == nullptr) return;
-  const Error error(api.GetErrorCode(status), api.GetErrorMessage(status));
+  const RuntimeError error(api.GetErrorCode(status), api.GetErrorMessage(status));
   api.ReleaseStatus(status);
   throw error;
 }
@@ -41,54 +38,37 @@ OrtStatus* as_status(const OrtApi& api, const Work& work) noexcept {
   try {
     work();
     return nullptr;
-  } catch (const Error& error) {
+  } catch (const RuntimeError& error) {
     return api.CreateStatus(error.code, error.what());
+  } catch (const std::invalid_argument& error) {
+    return api.CreateStatus(ORT_INVALID_ARGUMENT, error.what());
+  } catch (const std::bad_alloc&) {
+    return api.CreateStatus(ORT_FAIL, "GaussianRasterize ran out of memory.");
   } catch (const std::exception& error) {
     return api.CreateStatus(ORT_FAIL, error.what());
   }
 }
 
-using Shape = std::vector<int64_t>;
+// The attributes of a node. What is not there has its default; throws std::invalid_argument if one
+// has another type.
+op::Attributes attributes_of(const OrtApi& api, const OrtKernelInfo* info);
 
-// "[2, 3]", for messages.
-std::string describe(const Shape& shape);
-
-// A tensor of a running kernel; `data` is where the execution provider keeps it.
-template <class T>
-struct Tensor {
-  Shape shape;
-  T* data = nullptr;
+// The inputs of a running kernel, all float32, where the execution provider keeps them.
+struct Inputs {
+  std::array<op::Shape, op::kInputs> shapes;
+  std::array<const float*, op::kInputs> data;
 };
 
-Tensor<const float> input(const OrtApi& api, const OrtKernelContext* context, size_t index);
+Inputs inputs_of(const OrtApi& api, const OrtKernelContext* context);
 
-template <class T>
-T* output(const OrtApi& api, OrtKernelContext* context, size_t index, const Shape& shape) {
-  OrtValue* value = nullptr;
-  check(api, api.KernelContext_GetOutput(context, index, shape.data(), shape.size(), &value));
-  void* data = nullptr;
-  check(api, api.GetTensorMutableData(value, &data));
-  return static_cast<T*>(data);
-}
-
-// The attributes of one node. An attribute that is not there has its default; one of another type
-// is refused.
-class Attributes {
- public:
-  Attributes(const OrtApi& api, const OrtKernelInfo* info) : api_(api), info_(info) {}
-
-  int64_t integer(const char* name, int64_t otherwise) const;
-  float number(const char* name, float otherwise) const;
-  std::string text(const char* name, const std::string& otherwise) const;
-
- private:
-  bool read(const char* name, int64_t& value) const;
-  bool read(const char* name, float& value) const;
-  bool read(const char* name, std::string& value) const;
-  void refuse_other_types(const char* name, const char* expected) const;
-
-  const OrtApi& api_;
-  const OrtKernelInfo* info_;
+// Its outputs, made for these sizes.
+struct Outputs {
+  float* colors;
+  float* alphas;
+  int32_t* status;
 };
+
+Outputs outputs_of(const OrtApi& api, OrtKernelContext* context, const op::Settings& settings,
+                   const op::Sizes& sizes);
 
 }  // namespace talksplat::onnxruntime

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "../cpu/rasterizer.h"
-#include "contract.h"
+#include "api.h"
 
 namespace talksplat::onnxruntime {
 
@@ -25,17 +25,17 @@ class Workspaces {
 // One node of a session.
 class CpuKernel {
  public:
-  // Throws Error if an attribute has a wrong type or range.
+  // Throws std::invalid_argument if an attribute has a wrong type or range.
   CpuKernel(const OrtApi& api, const OrtKernelInfo* info, int threads);
 
-  // Throws Error if inputs do not fit, are not finite, or cover too many tiles.
+  // Throws std::invalid_argument if inputs do not fit, are not finite, or cover too many tiles.
   void compute(OrtKernelContext* context);
 
   const OrtApi& api() const { return api_; }
 
  private:
   const OrtApi& api_;
-  Settings settings_;
+  op::Settings settings_;
   int threads_;
   Workspaces workspaces_;
 };
