@@ -39,6 +39,12 @@ struct Batch {
   static constexpr int kSplats = kInSplats ? 256 : 128;
   static constexpr int kGroups = kSplats / static_cast<int>(kWarp);
   static constexpr int kFours = (kChannels + 3) / 4;
+  // Blocks that share a multiprocessor and its 65,536 registers: what leaves none to be spilled.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
+  static constexpr int kBlocksAtOnce = kChannels <= 16 ? 4 : 2;
+#else
+  static constexpr int kBlocksAtOnce = kChannels <= 16 ? 4 : 3;
+#endif
 
   Ellipse ellipses[kSplats];
   Offset offsets[kSplats];
@@ -85,9 +91,9 @@ __device__ __forceinline__ void stage(const FrameArguments& frame, const Splat* 
       const Splat& splat = splats[id];
       const float x = splat.x - centre_x, y = splat.y - centre_y;
       const float l0 = splat.l0, l1 = splat.l1;
-      const float c0 = -(l0 * x + l1 * y), c1 = -(splat.l2 * y);
+      const float c0 = -(l0 * x + l1 * y);
       batch.ellipses[at] = {l0, l1, splat.l2, splat.log2_opacity};
-      batch.offsets[at] = {c0, c1};
+      batch.offsets[at] = {c0, -(splat.l2 * y)};
       if constexpr (Sizes::kInSplats) {
         batch.values[at] = {splat.values[0], splat.values[1], splat.values[2], splat.values[3]};
       } else {
@@ -132,6 +138,17 @@ __device__ __forceinline__ Limits limits_of(const Rules& rules) {
   return {rules.max_alpha(), rules.stop_at_equality() ? kMinTransmittance : 9.9999990e-5f};
 }
 
+// Of the splat at `place` of the batch on the pixel (x, y) from the tile's centre; 0 below 1/255.
+template <int kChannels>
+__device__ __forceinline__ float alpha_at(const Batch<kChannels>& batch, int place, float x,
+                                          float y, const Limits& limits) {
+  const Ellipse ellipse = batch.ellipses[place];
+  const Offset offset = batch.offsets[place];
+  const float power = exponent(x, y, offset.c0, offset.c1, ellipse.l0, ellipse.l1, ellipse.l2,
+                               ellipse.log2_opacity);
+  return kLog2MinAlpha <= power ? minimum(power_of_two(power), limits.max_alpha) : 0.0f;
+}
+
 // One pixel on its way from front to back. `product` goes on falling after the pixel is finished,
 // which is how the next step knows; `left` is the transmittance after the last Gaussian that
 // counted.
@@ -140,19 +157,18 @@ struct Pixel {
   float product, left;
   float sums[kChannels];
 
-  // With the splat at `place` of the batch.
-  __device__ __forceinline__ void blend(const Batch<kChannels>& batch, int place, float x, float y,
+  __device__ __forceinline__ bool open(const Limits& limits) const {
+    return limits.last_transmittance < product;
+  }
+
+  // With the splat at `place` of the batch. All lanes of the warp come here.
+  __device__ __forceinline__ void blend(const Batch<kChannels>& batch, int place, float alpha,
                                         const Limits& limits) {
-    const Ellipse ellipse = batch.ellipses[place];
-    const Offset offset = batch.offsets[place];
-    const float power = exponent(x, y, offset.c0, offset.c1, ellipse.l0, ellipse.l1, ellipse.l2,
-                                 ellipse.log2_opacity);
-    const float alpha = kLog2MinAlpha <= power ? minimum(exp2f(power), limits.max_alpha) : 0.0f;
     const float full_weight = alpha * product;
     product = negative_multiply_add(alpha, product, product);
-    const bool open = limits.last_transmittance < product;
-    left = open ? product : left;
-    const float weight = open ? full_weight : 0.0f;
+    const bool counts = open(limits);
+    left = counts ? product : left;
+    const float weight = counts ? full_weight : 0.0f;
     if constexpr (!Batch<kChannels>::kInSplats) {
       if (!__any_sync(kWholeWarp, weight > 0.0f)) return;
     }
@@ -164,6 +180,29 @@ struct Pixel {
 #pragma unroll
       for (int c = 4 * i; c < 4 * i + 4 && c < kChannels; ++c) {
         sums[c] = multiply_add(weight, values[c - 4 * i], sums[c]);
+      }
+    }
+  }
+
+  // With the splats of a group of 32 that are `reached`.
+  __device__ __forceinline__ void blend_group(const Batch<kChannels>& batch, int first,
+                                              uint32_t reached, float x, float y,
+                                              const Limits& limits) {
+    while (reached != 0) {
+      const int place = first + __ffs(reached) - 1;
+      reached &= reached - 1;
+      const float alpha = alpha_at(batch, place, x, y, limits);
+      if constexpr (!Batch<kChannels>::kInSplats) {
+        blend(batch, place, alpha, limits);
+      } else {
+        // Two at a time: from shared memory to alpha is a long chain of dependent instructions, and
+        // two of them fill each other's gaps. Many channels fill them by themselves.
+        const bool has_next = reached != 0;
+        const int next = has_next ? first + __ffs(reached) - 1 : place;
+        reached &= reached - 1;
+        const float next_alpha = alpha_at(batch, next, x, y, limits);
+        blend(batch, place, alpha, limits);
+        if (has_next) blend(batch, next, next_alpha, limits);
       }
     }
   }
@@ -196,19 +235,18 @@ __device__ __forceinline__ void blend_tile(const FrameArguments& frame) {
     const uint32_t end = starts[1];
     const uint64_t* pairs = frame.pairs + static_cast<int64_t>(view) * frame.room;
     const Splat* splats = frame.splats + static_cast<int64_t>(view) * frame.gaussians;
-    const auto open = [&] { return limits.last_transmittance < pixel.product; };
     for (uint32_t begin = starts[0]; begin < end; begin += Sizes::kSplats) {
       // Also waits until all warps are done with the batch before.
-      if (!__syncthreads_or(open())) break;
+      if (!__syncthreads_or(pixel.open(limits))) break;
       const uint32_t rest = end - begin;
       const int count = rest < Sizes::kSplats ? static_cast<int>(rest) : Sizes::kSplats;
       stage(frame, splats, pairs + begin, count, centre_x, centre_y, first_channel, batch);
       __syncthreads();
+#pragma unroll 1
       for (int group = 0; group < Sizes::kGroups; ++group) {
-        if (!__any_sync(kWholeWarp, open())) break;
-        for (uint32_t rest = batch.reached[group][warp]; rest != 0; rest &= rest - 1) {
-          pixel.blend(batch, group * kWarp + __ffs(rest) - 1, x, y, limits);
-        }
+        if (!__any_sync(kWholeWarp, pixel.open(limits))) break;
+        pixel.blend_group(batch, group * static_cast<int>(kWarp), batch.reached[group][warp], x, y,
+                          limits);
       }
     }
   }
@@ -221,6 +259,11 @@ __device__ __forceinline__ void blend_tile(const FrameArguments& frame) {
   if (first_channel == 0) {
     frame.out_alphas[view * pixels + at] = with_picture ? alpha : nothing;
   }
+  const int64_t plane = static_cast<int64_t>(view) * frame.channels + first_channel;
+  float* out = frame.out_colors + plane * pixels + at;
+  const int64_t step = frame.one_background ? 1 : pixels;
+  int64_t behind = (static_cast<int64_t>(view) * frame.color_channels + first_channel) * step +
+                   (frame.one_background ? 0 : at);
 #pragma unroll
   for (int c = 0; c < kChannels; ++c) {
     const int channel = first_channel + c;
@@ -229,13 +272,11 @@ __device__ __forceinline__ void blend_tile(const FrameArguments& frame) {
     if (channel == frame.color_channels) {
       if (has_expected_depth(frame.render_mode)) value /= maximum(alpha, 1e-10f);
     } else if (frame.backgrounds != nullptr) {
-      const int64_t plane = static_cast<int64_t>(view) * frame.color_channels + channel;
-      value = multiply_add(transmittance,
-                           frame.backgrounds[frame.one_background ? plane : plane * pixels + at],
-                           value);
+      value = multiply_add(transmittance, frame.backgrounds[behind], value);
     }
-    frame.out_colors[(static_cast<int64_t>(view) * frame.channels + channel) * pixels + at] =
-        with_picture ? value : nothing;
+    *out = with_picture ? value : nothing;
+    out += pixels;
+    behind += step;
   }
 }
 

@@ -33,6 +33,17 @@ __device__ __forceinline__ float half_to_float(uint16_t bits) {
 #endif
 }
 
+// 2^x to about two units in the last place: what the device has one instruction for.
+__device__ __forceinline__ float power_of_two(float x) {
+#if defined(__CUDA_ARCH__)
+  float out;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(out) : "f"(x));
+  return out;
+#else
+  return exp2f(x);
+#endif
+}
+
 __device__ __forceinline__ float color_at(const FrameArguments& frame, int64_t index) {
   return frame.half_colors ? half_to_float(static_cast<const uint16_t*>(frame.colors)[index])
                            : static_cast<const float*>(frame.colors)[index];

@@ -61,10 +61,10 @@ extern "C" __global__ void __launch_bounds__(kSortThreads)
   sort_tile(frame);
 }
 
-#define TALKSPLAT_BLEND(channels)                              \
-  extern "C" __global__ void __launch_bounds__(kBlendThreads)  \
-      talksplat_blend_##channels(const FrameArguments frame) { \
-    blend_tile<channels>(frame);                               \
+#define TALKSPLAT_BLEND(channels)                                                             \
+  extern "C" __global__ void __launch_bounds__(kBlendThreads, Batch<channels>::kBlocksAtOnce) \
+      talksplat_blend_##channels(const FrameArguments frame) {                                \
+    blend_tile<channels>(frame);                                                              \
   }
 TALKSPLAT_BLEND(1)
 TALKSPLAT_BLEND(2)

@@ -87,13 +87,9 @@ __device__ __forceinline__ void for_each_part(uint64_t* keys, uint32_t count, ui
   }
 }
 
-__device__ __forceinline__ void sort_tile(const FrameArguments& frame) {
+// All threads of a block of kSortThreads come here.
+__device__ __forceinline__ void sort_list(uint64_t* keys, uint32_t count) {
   __shared__ uint64_t room[kSortRoom];
-  if (failed(frame)) return;
-  const uint32_t* starts =
-      frame.tile_starts + static_cast<int64_t>(blockIdx.y) * (tiles_of(frame) + 1) + blockIdx.x;
-  const uint32_t count = starts[1] - starts[0];
-  uint64_t* keys = frame.pairs + static_cast<int64_t>(blockIdx.y) * frame.room + starts[0];
   if (count < 2) return;
   for_each_part(keys, count, room, [](uint64_t* part, uint32_t size) { sort_keys(part, size); });
   for (uint32_t half = kSortRoom; half < count; half *= 2) {
@@ -106,6 +102,14 @@ __device__ __forceinline__ void sort_tile(const FrameArguments& frame) {
     for_each_part(keys, count, room,
                   [](uint64_t* part, uint32_t size) { merge_down(part, size, kSortRoom / 2, 1); });
   }
+}
+
+__device__ __forceinline__ void sort_tile(const FrameArguments& frame) {
+  if (failed(frame)) return;
+  const uint32_t* starts =
+      frame.tile_starts + static_cast<int64_t>(blockIdx.y) * (tiles_of(frame) + 1) + blockIdx.x;
+  sort_list(frame.pairs + static_cast<int64_t>(blockIdx.y) * frame.room + starts[0],
+            starts[1] - starts[0]);
 }
 
 }  // namespace
