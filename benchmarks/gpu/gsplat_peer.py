@@ -63,6 +63,6 @@ class GsplatDrawing:
 
     def draw(self) -> tuple[Any, Any]:
         """Colours [1,H,W,D] and alphas [1,H,W,1], without gradients."""
-        with self._torch.inference_mode():
+        with self._torch.no_grad():
             colors, alphas, _ = self._rasterization(**self._arguments)
         return colors, alphas

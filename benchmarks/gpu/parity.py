@@ -1,4 +1,4 @@
-"""Does the GPU draw what the CPU draws, the same in every replay, and does it say when it cannot?"""
+"""Does the GPU draw what the CPU draws, the same in every replay, and say when it cannot?"""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Gaussian earlier by some 95."""
 
 LEAST_HALF_DB = 60.0
 """With colours kept in half precision, which holds numbers of 0..1 to 11 bits: an error spread
-evenly within 2^-12 of them is 77 dB below 1, and a picture's colours are sums of weights up to 1."""
+evenly within 2^-12 of them is 77 dB below 1, and the weights of a picture add up to 1 at most."""
 
 REPLAYS = 50
 ROOM = 64
@@ -95,15 +95,18 @@ def cases(sizes: Sequence[int], side: int, seed: int = 0) -> Iterator[Case]:
 def measure(settings: Settings) -> Findings:
     """Compare, replay, and overflow on purpose."""
     failures, found = [], []
-    with open_device() as device, Stream(device) as stream:
-        with KernelModule(device, "gaussian_rasterizer") as kernels:
-            for case in cases(settings.sizes, settings.sides[0]):
-                agreement = compare(kernels, stream, case)
-                found.append(agreement)
-                failures += judge(agreement, case.least_db)
-            said, overflow_failures = overflow(
-                kernels, stream, head(min(settings.sizes), settings.sides[0], settings.sides[0])
-            )
+    side = settings.sides[0]
+    with (
+        open_device() as device,
+        Stream(device) as stream,
+        KernelModule(device, "gaussian_rasterizer") as kernels,
+    ):
+        for case in cases(settings.sizes, side):
+            agreement = compare(kernels, stream, case)
+            found.append(agreement)
+            failures += judge(agreement, case.least_db)
+        scene = head(min(settings.sizes), side, side)
+        said, overflow_failures = overflow(kernels, stream, scene)
     failures += overflow_failures
     rows = [
         (

@@ -162,7 +162,8 @@ def judge(found: Sequence[Measured]) -> list[str]:
     for one in found:
         if one.psnr_db is not None and not one.psnr_db >= LEAST_DB:
             failures.append(
-                f"{one.size}: PSNR to gsplat's picture {one.psnr_db:.1f} dB, expected {LEAST_DB:.0f}"
+                f"{one.size}: PSNR to gsplat's picture {one.psnr_db:.1f} dB, expected "
+                f"{LEAST_DB:.0f} dB"
             )
         size = (one.size.gaussians, one.size.channels, one.size.side)
         if size in GOALS and one.ratio is not None and one.ratio < GOAL:

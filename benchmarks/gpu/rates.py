@@ -1,4 +1,4 @@
-"""What this device reaches: bytes of a copy, multiply-adds, products of matrices, empty launches."""
+"""What this device reaches: copies, multiply-adds, products of matrices, empty launches."""
 
 from __future__ import annotations
 

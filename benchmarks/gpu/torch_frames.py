@@ -1,9 +1,9 @@
-"""The same frames without talksplat: the published networks run eagerly by torch, layer after layer.
+"""The same frames without talksplat: the published networks, eagerly by torch, layer after layer.
 
 Nothing is captured, and nothing is baked but the features of hash grids at Gaussians that rest,
 which the authors' code looks up again in every frame. Gaussians are drawn by whatever ``draw`` is,
-gsplat where it can be used. What depends on the audio alone (features, motion of the face) is worked
-out before the first frame, so a frame here is what a bundle does from its windows on.
+gsplat where it can be used. What depends on the audio alone (features, motion of the face) is
+worked out before the first frame, so a frame here is what a bundle does from its windows on.
 """
 
 from __future__ import annotations

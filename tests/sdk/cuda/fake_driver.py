@@ -452,6 +452,21 @@ class FakeDriver:
 
         return self._answer("cuEventRecord", work)
 
+    def cuEventRecordWithFlags(self, event: Any, stream: Any, flags: int) -> tuple[Any, ...]:
+        if flags != real.CUevent_record_flags.CU_EVENT_RECORD_EXTERNAL.value:
+            return self.cuEventRecord(event, stream)
+
+        def work() -> None:
+            queue, recorded = self._stream(stream), self._thing(_Event, event)
+
+            def happen() -> None:  # anew in every launch of the graph
+                recorded.recorded = _Moment(queue)
+                recorded.recorded.happen()
+
+            self._put(queue, happen)
+
+        return self._answer("cuEventRecordWithFlags", work)
+
     def cuEventSynchronize(self, event: Any) -> tuple[Any, ...]:
         def work() -> None:
             recorded = self._thing(_Event, event).recorded
