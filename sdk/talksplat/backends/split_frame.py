@@ -142,7 +142,8 @@ class SplitFrameRunner:
             case Coverage():
                 values[step.coverage] = coverage(*(values[alpha] for alpha in step.alphas))
             case Pack():
-                values[step.picture] = to_uint8(values[step.image][0])
+                # Seen channel-last: of [3,H,3] to_uint8 could not tell which axis the colours are.
+                values[step.picture] = to_uint8(_channel_last(values[step.image])[0])
             case _:
                 assert_never(step)
 
