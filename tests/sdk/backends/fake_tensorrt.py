@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from onnx import shape_inference
 
 if TYPE_CHECKING:
-    from fake_driver import FakeDriver
+    from tests.sdk.cuda.fake_driver import FakeDriver
 
 MAGIC = b"fake TensorRT engine\n"
 ACTIVATION_BYTES = 4096
