@@ -35,17 +35,97 @@ def examine() -> Iterator[Check]:
     yield _attempt("ONNX Runtime", _onnxruntime, "pip install --force-reinstall onnxruntime")
     yield _attempt("video encoders", _encoders, "pip install --force-reinstall av")
     yield Check("processor", "ok", f"{platform.machine()}, {default_threads()} cores to use")
+    told: set[str] = set()
+    for name, examine_part in _GPU_PARTS.items():
+        yield _optional(name, examine_part, told)
     for backend in BACKENDS:
-        yield _backend(backend)
+        yield _optional(f"backend {backend}", partial(_backend, backend), told)
     yield _export_extra()
 
 
-def _backend(name: str) -> Check:
+def _optional(name: str, examine_part: Callable[[], str], told: set[str]) -> Check:
+    """Something that may be missing; the fix is what its error says, unless it was told before."""
     try:
-        open_backend(name, Options(threads=1)).close()
+        return Check(name, "ok", examine_part())
     except BackendError as error:
-        return Check(f"backend {name}", "absent", str(error))
-    return Check(f"backend {name}", "ok", "usable")
+        reason = str(error)
+    if reason in told:
+        return Check(name, "absent", "cannot be used, as said above")
+    told.add(reason)
+    return Check(name, "absent", "cannot be used", reason)
+
+
+def _driver() -> str:
+    from talksplat.cuda.device import driver_version
+
+    return f"knows CUDA {_dotted(driver_version())}"
+
+
+def _gpu() -> str:
+    from talksplat.cuda import open_device
+
+    with open_device() as device:
+        major, minor = device.compute_capability
+        memory = device.total_memory / 2**30
+        return f"{device.name}, compute capability {major}.{minor}, {memory:.0f} GiB"
+
+
+def _compiler() -> str:
+    from talksplat.cuda.bindings import load_driver, load_nvrtc
+
+    bindings = _dotted(load_driver().CUDA_VERSION)
+    _, major, minor = load_nvrtc().nvrtcVersion()
+    return f"bindings for CUDA {bindings}, NVRTC {major}.{minor}"
+
+
+def _flavour(name: str) -> str:
+    from talksplat.engines.flavours import open_flavour
+
+    return open_flavour(name).version_text
+
+
+def _plugin() -> str:
+    from talksplat.engines.flavours import open_flavour
+    from talksplat.plugin_library import tensorrt_plugin
+
+    plugin = tensorrt_plugin()
+    plugin.check(open_flavour("tensorrt").version_text)
+    return f"{plugin.path.name} for TensorRT {plugin.tensorrt[0]}, {' '.join(plugin.architectures)}"
+
+
+def _onnxruntime_cuda() -> str:
+    from talksplat.backends.onnxruntime_cuda import check_installed
+
+    return check_installed()
+
+
+def _operator() -> str:
+    from talksplat.custom_op import custom_op_library
+
+    return custom_op_library().name
+
+
+def _backend(name: str) -> str:
+    open_backend(name, Options(threads=1)).close()
+    return "usable"
+
+
+def _dotted(version: int) -> str:
+    """13020 is 13.2."""
+    return f"{version // 1000}.{version % 1000 // 10}"
+
+
+_GPU_PARTS: dict[str, Callable[[], str]] = {
+    "NVIDIA driver": _driver,
+    "GPU": _gpu,
+    "CUDA for Python": _compiler,
+    "TensorRT": partial(_flavour, "tensorrt"),
+    "TensorRT plugin": _plugin,
+    "TensorRT for RTX": partial(_flavour, "tensorrt-rtx"),
+    "ONNX Runtime on CUDA": _onnxruntime_cuda,
+    "ONNX Runtime operator": _operator,
+}
+"""What is needed on a GPU only, and may be missing elsewhere."""
 
 
 def _attempt(name: str, examine_part: Callable[[], str], fix: str) -> Check:

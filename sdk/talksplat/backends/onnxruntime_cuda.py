@@ -26,8 +26,8 @@ from talksplat.manifest import GraphSpec
 
 PROVIDER = "CUDAExecutionProvider"
 _INSTALL = (
-    "pip uninstall onnxruntime, then pip install onnxruntime-gpu: they are one Python module, so "
-    "only one of them can be there"
+    "pip install --force-reinstall --no-deps onnxruntime-gpu, which takes the place of "
+    "onnxruntime: they are one Python module"
 )
 
 

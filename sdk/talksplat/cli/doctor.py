@@ -38,11 +38,12 @@ def execute(args: argparse.Namespace) -> None:
     if args.avatar:
         from talksplat.avatar import load
 
-        avatar = load(args.avatar)
-        features = None if avatar.has_audio_encoder else avatar.silence(1)
-        with avatar.session(features=features) as session:
-            delay = session.first_frame_samples
-        _print(Check(str(args.avatar), "ok", f"speaks; first frame after {delay} samples"))
+        with load(args.avatar) as avatar:
+            features = None if avatar.has_audio_encoder else avatar.silence(1)
+            with avatar.session(features=features) as session:
+                delay = session.first_frame_samples
+        found = f"speaks; first frame after {delay} samples; backend {avatar.backend}"
+        _print(Check(str(args.avatar), "ok", found))
 
 
 def _print(check: Check) -> None:
