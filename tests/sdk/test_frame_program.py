@@ -139,7 +139,7 @@ def test_every_value_has_the_sizes_that_were_worked_out(
             runner._carry_out(step, values)
     assert set(specs) == set(values)
     for name, value in values.items():
-        assert specs[name] == TensorSpec(name, str(value.dtype), value.shape)  # type: ignore[arg-type]
+        assert specs[name] == TensorSpec(name, str(value.dtype), value.shape)
 
 
 def test_what_a_graph_leaves_free_follows_from_the_constants(bundles: dict[str, Bundle]) -> None:
