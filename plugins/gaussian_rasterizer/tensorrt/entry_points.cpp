@@ -3,6 +3,8 @@
 #include <NvInferRuntime.h>
 #include <cuda_runtime_api.h>
 
+#include <stdexcept>
+
 #include "plugin.h"
 #include "reporting.h"
 #include "running_tensorrt.h"
@@ -23,38 +25,57 @@ Creator& creator() {
   return instance;
 }
 
-int32_t refuse(int32_t code, const std::string& message) {
-  report(message);
-  return code;
-}
+// Why this plugin cannot serve, as one of the codes of talksplat_tensorrt_plugin.h.
+struct Refusal : std::runtime_error {
+  Refusal(int32_t code, const std::string& message) : std::runtime_error(message), code(code) {}
+  int32_t code;
+};
 
 // Interfaces of one major version are binary compatible, those of two are not (the logger finder
 // and the registry changed between 10 and 11).
-int32_t check(int32_t version) {
+void check(int32_t version) {
   const std::string compiled = "this plugin was compiled for TensorRT " +
                                std::to_string(NV_TENSORRT_MAJOR) + " (with the headers of " +
                                version_text(NV_TENSORRT_VERSION) + ")";
   if (version == 0) {
-    return refuse(TALKSPLAT_TENSORRT_PLUGIN_NO_TENSORRT,
+    throw Refusal(TALKSPLAT_TENSORRT_PLUGIN_NO_TENSORRT,
                   "no TensorRT is loaded in this process; " + compiled);
   }
   if (version < 10000 || version / 10000 != NV_TENSORRT_MAJOR) {
-    return refuse(TALKSPLAT_TENSORRT_PLUGIN_OTHER_MAJOR,
+    throw Refusal(TALKSPLAT_TENSORRT_PLUGIN_OTHER_MAJOR,
                   "found TensorRT " + version_text(version) + ", but " + compiled +
                       "; build it again with TENSORRT_ROOT at the headers of the TensorRT in use");
   }
   if (version < kOldest) {
-    return refuse(TALKSPLAT_TENSORRT_PLUGIN_TOO_OLD, "found TensorRT " + version_text(version) +
+    throw Refusal(TALKSPLAT_TENSORRT_PLUGIN_TOO_OLD, "found TensorRT " + version_text(version) +
                                                          "; this plugin needs " +
                                                          version_text(kOldest) + " or later");
   }
-  return TALKSPLAT_TENSORRT_PLUGIN_OK;
 }
 
-// A TensorRT that cannot be found (linked into a program) is the caller's word.
-bool fits() {
-  const int32_t version = running_version();
-  return version == 0 || check(version) == TALKSPLAT_TENSORRT_PLUGIN_OK;
+// Whether TensorRT, which is calling, may have the plugin. One that cannot be found is linked into
+// its program, and has to know what it does.
+bool serves() noexcept {
+  return reported(nullptr, false, [] {
+    const int32_t version = running_version();
+    if (version != 0) check(version);
+    return true;
+  });
+}
+
+// The code of what `work` throws; the words are for talksplat_tensorrt_plugin_last_error.
+template <class Work>
+int32_t code_of(const Work& work) noexcept {
+  try {
+    work();
+    return TALKSPLAT_TENSORRT_PLUGIN_OK;
+  } catch (const Refusal& refusal) {
+    remember(refusal.what());
+    return refusal.code;
+  } catch (const std::exception& error) {
+    remember(error.what());
+    return TALKSPLAT_TENSORRT_PLUGIN_FAILED;
+  }
 }
 
 }  // namespace
@@ -64,39 +85,36 @@ namespace trt = talksplat::tensorrt;
 
 TALKSPLAT_EXPORT nvinfer1::IPluginCreatorInterface* const* getCreators(int32_t& count) {
   static nvinfer1::IPluginCreatorInterface* const creators[] = {&trt::creator()};
-  count = trt::reported(nullptr, 0, [] { return trt::fits() ? 1 : 0; });
+  count = trt::serves() ? 1 : 0;
   return count == 0 ? nullptr : creators;
 }
 
 TALKSPLAT_EXPORT void setLoggerFinder(nvinfer1::ILoggerFinder* finder) {
-  const bool fits = trt::reported(nullptr, false, [] { return trt::fits(); });
-  if (fits) trt::set_logger_finder(finder);
+  if (trt::serves()) trt::set_logger_finder(finder);
 }
 
 TALKSPLAT_EXPORT int32_t talksplat_tensorrt_plugin_info(talksplat_tensorrt_plugin_facts* facts,
                                                         size_t size) {
-  return trt::reported(nullptr, int32_t{TALKSPLAT_TENSORRT_PLUGIN_OTHER_ABI}, [&] {
+  return trt::code_of([&] {
     if (facts == nullptr || size != sizeof(*facts)) {
-      return trt::refuse(
-          TALKSPLAT_TENSORRT_PLUGIN_OTHER_ABI,
-          "expected room for " + std::to_string(sizeof(*facts)) + " bytes of facts (ABI " +
-              std::to_string(TALKSPLAT_TENSORRT_PLUGIN_ABI) + "), found " + std::to_string(size));
+      throw trt::Refusal(TALKSPLAT_TENSORRT_PLUGIN_OTHER_ABI,
+                         "expected room for " + std::to_string(sizeof(*facts)) +
+                             " bytes of facts (ABI " +
+                             std::to_string(TALKSPLAT_TENSORRT_PLUGIN_ABI) + "), found " +
+                             std::to_string(facts == nullptr ? 0 : size));
     }
     *facts = {TALKSPLAT_TENSORRT_PLUGIN_ABI, NV_TENSORRT_VERSION, CUDART_VERSION, TALKSPLAT_VERSION,
               TALKSPLAT_CUDA_ARCHITECTURES};
-    return int32_t{TALKSPLAT_TENSORRT_PLUGIN_OK};
   });
 }
 
 TALKSPLAT_EXPORT int32_t talksplat_tensorrt_plugin_check(int32_t version) {
-  return trt::reported(nullptr, int32_t{TALKSPLAT_TENSORRT_PLUGIN_NO_TENSORRT},
-                       [&] { return trt::check(version == 0 ? trt::running_version() : version); });
+  return trt::code_of([&] { trt::check(version == 0 ? trt::running_version() : version); });
 }
 
 TALKSPLAT_EXPORT int32_t talksplat_tensorrt_plugin_register(void* registry) {
-  return trt::reported(nullptr, int32_t{TALKSPLAT_TENSORRT_PLUGIN_NOT_REGISTERED}, [&] {
-    const int32_t code = trt::check(trt::running_version());
-    if (code != TALKSPLAT_TENSORRT_PLUGIN_OK) return code;
+  return trt::code_of([&] {
+    trt::check(trt::running_version());
     auto* own = static_cast<nvinfer1::IPluginRegistry*>(registry);
     if (own == nullptr) {
       void* function = trt::find_in_tensorrt("getPluginRegistry");
@@ -105,10 +123,9 @@ TALKSPLAT_EXPORT int32_t talksplat_tensorrt_plugin_register(void* registry) {
       }
     }
     if (own == nullptr || !own->registerCreator(trt::creator(), talksplat::op::kDomain)) {
-      return trt::refuse(TALKSPLAT_TENSORRT_PLUGIN_NOT_REGISTERED,
+      throw trt::Refusal(TALKSPLAT_TENSORRT_PLUGIN_NOT_REGISTERED,
                          "TensorRT's registry did not take the plugin; is it registered already?");
     }
-    return int32_t{TALKSPLAT_TENSORRT_PLUGIN_OK};
   });
 }
 

@@ -2,7 +2,6 @@
 
 #include <atomic>
 #include <cstdio>
-#include <cstring>
 
 #include "../operator.h"
 
@@ -28,15 +27,18 @@ nvinfer1::ILogger* find_logger() noexcept {
 
 void set_logger_finder(nvinfer1::ILoggerFinder* finder) noexcept { g_finder.store(finder); }
 
+void remember(const std::string& message) noexcept {
+  std::snprintf(t_last_error, kMaxMessage, "%s::%s: %s", op::kDomain, op::kName, message.c_str());
+}
+
 void report(const std::string& message, nvinfer1::IErrorRecorder* recorder,
             nvinfer1::ErrorCode code) noexcept {
-  char* text = t_last_error;
-  std::snprintf(text, kMaxMessage, "talksplat::%s: %s", op::kName, message.c_str());
-  if (recorder != nullptr) recorder->reportError(code, text);
+  remember(message);
+  if (recorder != nullptr) recorder->reportError(code, t_last_error);
   if (nvinfer1::ILogger* logger = find_logger()) {
-    logger->log(nvinfer1::ILogger::Severity::kERROR, text);
+    logger->log(nvinfer1::ILogger::Severity::kERROR, t_last_error);
   } else {
-    std::fprintf(stderr, "%s\n", text);
+    std::fprintf(stderr, "%s\n", t_last_error);
   }
 }
 

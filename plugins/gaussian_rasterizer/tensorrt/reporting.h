@@ -11,11 +11,15 @@ namespace talksplat::tensorrt {
 
 void set_logger_finder(nvinfer1::ILoggerFinder* finder) noexcept;
 
-// To the recorder, if there is one, and to the logger; to the standard error if there is no logger.
+// Makes `message` the last error of this thread.
+void remember(const std::string& message) noexcept;
+
+// Remembers, and tells the recorder, if there is one, and the logger; where there is no logger, the
+// standard error.
 void report(const std::string& message, nvinfer1::IErrorRecorder* recorder = nullptr,
             nvinfer1::ErrorCode code = nvinfer1::ErrorCode::kINVALID_ARGUMENT) noexcept;
 
-// What this thread reported last; empty if nothing.
+// Empty if there was none.
 const char* last_error() noexcept;
 
 // The result of `work`; what it throws is reported and `failed` returned.

@@ -22,12 +22,12 @@ typedef struct {
 
 enum {
   TALKSPLAT_TENSORRT_PLUGIN_OK = 0,
-  TALKSPLAT_TENSORRT_PLUGIN_OTHER_ABI = 1, /* `size` is not that of this library's facts */
-  TALKSPLAT_TENSORRT_PLUGIN_OTHER_MAJOR =
-      2,                                 /* TensorRT's major version is not that of the headers */
-  TALKSPLAT_TENSORRT_PLUGIN_TOO_OLD = 3, /* TensorRT is older than 10.3 */
-  TALKSPLAT_TENSORRT_PLUGIN_NO_TENSORRT = 4,   /* no TensorRT is loaded in this process */
-  TALKSPLAT_TENSORRT_PLUGIN_NOT_REGISTERED = 5 /* the registry refused: most often there is one */
+  TALKSPLAT_TENSORRT_PLUGIN_OTHER_ABI = 1,      /* `size` is not that of the library's facts */
+  TALKSPLAT_TENSORRT_PLUGIN_OTHER_MAJOR = 2,    /* compiled for another major version */
+  TALKSPLAT_TENSORRT_PLUGIN_TOO_OLD = 3,        /* TensorRT is older than 10.3 */
+  TALKSPLAT_TENSORRT_PLUGIN_NO_TENSORRT = 4,    /* no TensorRT is loaded in this process */
+  TALKSPLAT_TENSORRT_PLUGIN_NOT_REGISTERED = 5, /* the registry refused: most often there is one */
+  TALKSPLAT_TENSORRT_PLUGIN_FAILED = 6          /* something else, as when there is no memory */
 };
 
 /* Fills `facts`; `size` is sizeof(talksplat_tensorrt_plugin_facts) of the caller. */
@@ -42,8 +42,8 @@ int32_t talksplat_tensorrt_plugin_check(int32_t version);
  * same; use one of the two. */
 int32_t talksplat_tensorrt_plugin_register(void* registry);
 
-/* What this thread was told last, in words: after a code other than 0, or after TensorRT was given
- * no plugin. Empty if nothing; valid until the thread's next call. */
+/* What this thread was told last, in words: after a code other than 0, or after TensorRT was
+ * refused something. Empty if nothing; valid until the thread's next call. */
 const char* talksplat_tensorrt_plugin_last_error(void);
 
 #ifdef __cplusplus
