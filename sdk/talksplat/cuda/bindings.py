@@ -41,6 +41,7 @@ _ADVICE = {
     "update the driver",
     "CUDA_ERROR_OUT_OF_MEMORY": "close other sessions or programs on this GPU, or make the image "
     "or the avatar smaller",
+    "CUDA_ERROR_NOT_READY": "synchronize first",
     "CUDA_ERROR_NO_BINARY_FOR_GPU": "update NVRTC or the driver, so that they know this GPU",
     "CUDA_ERROR_UNSUPPORTED_PTX_VERSION": "update the NVIDIA driver, or use an older NVRTC",
     "CUDA_ERROR_INSUFFICIENT_DRIVER": "update the NVIDIA driver",

@@ -24,8 +24,14 @@ _log = logging.getLogger(__name__)
 KernelSet = Literal["gaussian_rasterizer", "compositing"]
 
 # Division and roots are rounded correctly everywhere. Compositing promises NumPy's bits: denormals
-# are kept and no product is merged with a sum. The rasterizer does both, as the CPU's does.
-_COMMON = ("--std=c++17", "--prec-div=true", "--prec-sqrt=true")
+# are kept and no product is merged with a sum. The rasterizer does both, as the CPU's does. NVRTC
+# up to 12 takes lambdas for functions of the host unless told otherwise.
+_COMMON = (
+    "--std=c++17",
+    "--device-as-default-execution-space",
+    "--prec-div=true",
+    "--prec-sqrt=true",
+)
 _OPTIONS: dict[KernelSet, tuple[str, ...]] = {
     "gaussian_rasterizer": (*_COMMON, "--ftz=true", "--fmad=true"),
     "compositing": (*_COMMON, "--ftz=false", "--fmad=false"),

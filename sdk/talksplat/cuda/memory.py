@@ -182,7 +182,9 @@ class DeviceArray:
             self.stream.synchronize()
         copy = np.empty(self.shape, self.dtype)
         if self.nbytes:
-            self.device.call("cuMemcpyDtoH", copy.ctypes.data, self.pointer, self.nbytes)
+            # The memory holds the context, even after the device was closed.
+            context = self.device.context
+            context.call("cuMemcpyDtoH", copy.ctypes.data, self.pointer, self.nbytes)
         return copy
 
     def __dlpack_device__(self) -> tuple[int, int]:

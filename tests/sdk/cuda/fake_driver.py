@@ -79,7 +79,7 @@ class DriverError(Exception):
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
-        self.result = real.CUresult[name]
+        self.result = getattr(real.CUresult, name)
 
 
 class FakeDriver:
