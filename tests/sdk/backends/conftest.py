@@ -10,16 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-
-import talksplat
-from talksplat import Frame
-from talksplat.speech import speak
-
 from tests.sdk.cuda.fixtures import (  # noqa: F401 (fixtures)
     fake_nvrtc,
     host_kernels,
     install_driver,
 )
+
+import talksplat
+from talksplat import Frame
+from talksplat.speech import speak
 
 if TYPE_CHECKING:
     from tests.sdk.backends.fake_onnxruntime import FakeOnnxRuntime
@@ -65,9 +64,10 @@ def put_in_place(
     """Installs what runs graphs on a driver's GPU."""
 
     def put(driver: FakeDriver) -> GpuMachine:
-        from talksplat.custom_op import custom_op_library
         from tests.sdk.backends.fake_onnxruntime import FakeOnnxRuntime
         from tests.sdk.backends.fake_tensorrt import Machine
+
+        from talksplat.custom_op import custom_op_library
 
         libraries = {path.name: {"GaussianRasterize"} for path in fake_plugins.values()}
         machine = GpuMachine(

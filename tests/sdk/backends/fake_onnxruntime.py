@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as real
-
 from tests.sdk.cuda.fake_driver import FakeDriver
 
 CUDA = "CUDAExecutionProvider"
@@ -54,9 +53,7 @@ class FakeOnnxRuntime:
 
 
 class FakeSession:
-    def __init__(
-        self, driver: FakeDriver, session: Any, providers: list[str], stream: int
-    ) -> None:
+    def __init__(self, driver: FakeDriver, session: Any, providers: list[str], stream: int) -> None:
         self._driver = driver
         self._session = session
         self._providers = providers
