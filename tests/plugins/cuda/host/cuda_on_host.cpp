@@ -263,6 +263,7 @@ extern "C" __attribute__((visibility("default"))) int talksplat_host_launch(
     Dl_info library;
     dladdr(reinterpret_cast<void*>(&talksplat_host_launch), &library);
     void* handle = dlopen(library.dli_fname, RTLD_LAZY | RTLD_NOLOAD);
+    if (handle == nullptr) handle = dlopen(nullptr, RTLD_LAZY);  // a program, not a library
     void* function = handle == nullptr ? nullptr : dlsym(handle, kernel);
     if (handle != nullptr) dlclose(handle);
     if (function == nullptr) throw std::runtime_error(std::string("no kernel ") + kernel);
