@@ -136,6 +136,8 @@ class Session:
     def frames(self) -> Iterator[Frame]:
         """Yield the frames that are ready, each made when asked for; returns when none is.
 
+        A frame that fails ends its utterance: nothing of it follows, the next push begins another.
+
         Raises:
             InputError: the session is closed, or a picture of the background cannot be read.
             BackendError: a graph failed.
@@ -149,6 +151,10 @@ class Session:
                     frame = self._next_frame()
                 except DeviceLostError as error:
                     self._lost = error
+                    raise
+                except BaseException:
+                    # What is carried from frame to frame may be half-way to the next.
+                    self._begin_utterance()
                     raise
             if frame is None:
                 return

@@ -229,20 +229,37 @@ def test_a_device_that_is_lost_while_a_session_is_made(
     on_device.close()
 
 
-def test_other_failures_do_not_end_a_session(
-    on_device: talksplat.Avatar, device: Device, offline: list[Frame], monkeypatch: Any
+@pytest.mark.parametrize("stage", ["frame", "audio"])
+def test_a_frame_that_fails_ends_its_utterance_not_the_session(
+    avatar: talksplat.Avatar, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
-    with on_device.session() as session:
-        session.push(CLIP)
+    """Else what was half done would be missing in the frames that follow."""
+    still = avatar._family.scene.viewmats.rows[:1]
+    clip = speech_like(24 * 640)
+    blinks = avatar._family.scene.upper_face.rows[:1]
+    with avatar.session(pose=still, upper_face=blinks) as session:
+        expected = list(speak(session, clip))
+    with avatar.session(pose=still, upper_face=blinks) as session:
+        stream = session._stream
+        runner = stream._frame if stage == "frame" else stream._to_expression
+        session.push(clip)
         session.end()
+        frames = session.frames()
+        shown = [next(frames) for _ in range(4)]
         with monkeypatch.context() as patch:
-            patch.setattr(ImaginaryRunner, "run", _fail)
-            with pytest.raises(BackendError, match="once"):
-                next(session.frames())
-        np.testing.assert_array_equal(next(session.frames()).image, offline[0].image)
+            patch.setattr(runner, "run", _fail)
+            with pytest.raises(BackendError, match="failed once"):
+                list(frames)
+        assert list(session.frames()) == []
+        after = list(speak(session, clip))
+    made = after[0].index
+    assert len(shown) <= made < len(clip) // 640
+    assert [frame.index for frame in after] == list(range(made, made + len(expected)))
+    for found, frame in zip(after, expected, strict=True):
+        np.testing.assert_array_equal(found.image, frame.image)
 
 
-def _fail(self: ImaginaryRunner, inputs: Mapping[str, Array], timings: Timings) -> Picture:
+def _fail(*arguments: object) -> None:
     raise BackendError("failed once")
 
 

@@ -9,7 +9,6 @@ from importlib import import_module
 from talksplat.backends.base import (
     Array,
     Backend,
-    DeviceArray,
     Engine,
     FrameArray,
     FrameEngine,
@@ -26,7 +25,6 @@ __all__ = [
     "Array",
     "Backend",
     "Choice",
-    "DeviceArray",
     "Engine",
     "FrameArray",
     "FrameEngine",

@@ -8,7 +8,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self
 
-import numpy as np
 from numpy.typing import NDArray
 
 from talksplat.bundle import Bundle
@@ -22,38 +21,9 @@ FrameMemory = Literal["host", "device"]
 """Where pictures are handed out: NumPy arrays, or arrays on the GPU that made them."""
 
 
-class DeviceArray(Protocol):
-    """An array in the memory of a GPU, C-contiguous; :mod:`talksplat.cuda` makes them."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Sizes."""
-        ...
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Type of its numbers."""
-        ...
-
-    @property
-    def __cuda_array_interface__(self) -> dict[str, Any]: ...
-
-    def __dlpack__(self, *, stream: Any = None, **options: Any) -> Any: ...
-
-    def __dlpack_device__(self) -> tuple[int, int]: ...
-
-    def numpy(self) -> Array:
-        """A copy on the host.
-
-        Raises:
-            DeviceLostError: the device is gone, and the numbers with it.
-        """
-        ...
-
-
 FrameArray = Any
-"""A NumPy array, or a :class:`DeviceArray`: who asked for frames knows which. A union would have
-everyone ask again."""
+"""A NumPy array, or a :class:`talksplat.cuda.DeviceArray`: who asked for frames knows which, and a
+union would have everyone ask again."""
 
 
 @dataclass(frozen=True)
