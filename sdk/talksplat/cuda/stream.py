@@ -219,7 +219,8 @@ class Stream(_Handle):
             if keep:
                 graph._adopt(self.device.call("cuStreamEndCapture", self.handle))
             elif not self.device.lost:
-                _, recorded = self.device.context.driver.cuStreamEndCapture(self.handle)
+                with self.device.current():
+                    _, recorded = self.device.context.driver.cuStreamEndCapture(self.handle)
                 if recorded is not None and int(recorded):
                     self.device.call("cuGraphDestroy", recorded)
         finally:

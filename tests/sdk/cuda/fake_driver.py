@@ -43,6 +43,7 @@ Work = Callable[[], None]
 SUCCESS = real.CUresult.CUDA_SUCCESS
 _ALIGNMENT = 256
 _SHARED_BYTES = 48 * 1024  # what a block may have without being asked for more
+_FINAL = {"CUDA_ERROR_ECC_UNCORRECTABLE", "CUDA_ERROR_LAUNCH_FAILED", "CUDA_ERROR_ILLEGAL_ADDRESS"}
 _FRESH, _GUARD = 0xFF, 0xA5  # NaN as floats; anything else
 
 
@@ -563,10 +564,14 @@ class FakeDriver:
             try:
                 if not self._installed:
                     raise RuntimeError("Failed to dlopen libcuda.so.1")
-                if (ordered := self._ordered.pop(function, None)) is not None:
+                ordered = self._ordered.pop(function, None)
+                if ordered is not None and not needs_context:
                     raise DriverError(ordered)
                 if needs_context:
                     context = self._context()
+                    if ordered is not None:
+                        context.lost = ordered if ordered in _FINAL else context.lost
+                        raise DriverError(ordered)
                     if context.lost is not None:
                         raise DriverError(context.lost)
                     if unsafe:
