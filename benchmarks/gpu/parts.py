@@ -29,7 +29,7 @@ class Part:
 
 
 PARTS = {
-    "probes": Part("What works on this device", 420),
+    "probes": Part("What works on this device", 1500),
     "parity": Part("Rasterizer: the CPU's picture, replay, overflow", 240),
     "rasterizer": Part("Rasterizer: speed", 300),
     "sanitizer": Part("Rasterizer: compute-sanitizer", 300),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from benchmarks.rasterizer.scenes import Scene
+from talksplat.rasterization import Dialect
 from talksplat_export import oracle
 
 TILE = oracle.TILE
@@ -15,7 +16,7 @@ TILE = oracle.TILE
 
 @dataclass(frozen=True)
 class Work:
-    """Counts for one picture under the rules of ``"gsplat"``."""
+    """Counts for one picture."""
 
     seen: int
     """Gaussians that survive culling."""
@@ -35,13 +36,21 @@ class Work:
     """The same for rows of 16."""
 
 
-def count_work(scene: Scene) -> Work:
+def count_work(scene: Scene, dialect: Dialect = "gsplat") -> Work:
     """Draw ``scene``'s first camera with the oracle and count."""
     means, quats, scales, opacities, _, viewmats, Ks = map(torch.from_numpy, scene.arrays)
     seen = oracle.project(
-        means, quats, scales, opacities, viewmats[0], Ks[0], scene.width, scene.height
+        means,
+        quats,
+        scales,
+        opacities,
+        viewmats[0],
+        Ks[0],
+        scene.width,
+        scene.height,
+        dialect=dialect,
     )
-    lists = oracle.tile_lists(seen, scene.width, scene.height, "gsplat")
+    lists = oracle.tile_lists(seen, scene.width, scene.height, dialect)
     columns = math.ceil(scene.width / TILE)
     pairs = steps_8x4 = steps_4x4 = steps_4x2 = steps_16x1 = 0
     for tile, entries in enumerate(lists):
@@ -54,7 +63,7 @@ def count_work(scene: Scene) -> Work:
                 seen.means2d[entries],
                 seen.conics[entries],
                 seen.opacities[entries],
-                "gsplat",
+                dialect,
             )
             > 0
         )
