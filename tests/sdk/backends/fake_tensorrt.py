@@ -208,6 +208,8 @@ class Machine:
         plugin_libraries: what the file of a name registers.
         capturable: whether contexts can be captured.
         statuses: what the rasterizers of composed graphs report from now on; None for the truth.
+        custom_op_library: what computes the operators of composed graphs.
+        refuses: what is logged instead of running a context; None to run it.
         executions: how many times a context was put on a stream.
     """
 
@@ -219,6 +221,7 @@ class Machine:
     capturable: bool = True
     statuses: NDArray[np.int32] | None = None
     custom_op_library: Path | None = None
+    refuses: str | None = None
     executions: int = 0
 
     @property
@@ -714,6 +717,8 @@ class IExecutionContext:
 
     def execute_async_v3(self, stream_handle: int) -> bool:
         machine, names = self.engine._machine, list(self.engine._tensors)
+        if machine.refuses is not None:
+            return self._refuse(machine.refuses)
         if missing := [name for name in names if not self._addresses.get(name)]:
             return self._refuse(f"no address for {missing}")
         if missing := self.infer_shapes():
