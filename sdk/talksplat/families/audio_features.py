@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from talksplat.backends import Backend, Engine
 from talksplat.bundle import Bundle
 from talksplat.errors import InputError
-from talksplat.families.contract import audio_encoder_tensors, check_graphs
+from talksplat.families.contract import audio_encoder_tensors, load_graphs
 from talksplat.manifest import AudioBlocks, AudioContract, Manifest, WindowContract
 from talksplat.ring import Ring
 from talksplat.speech_features import FeatureWindows
@@ -86,11 +86,10 @@ def load_audio_encoder(bundle: Bundle, backend: Backend) -> Engine | None:
         BundleError: the graph is not that of the contract.
         BackendError: the backend refuses it.
     """
-    name, manifest = "audio_encoder", bundle.manifest
-    if manifest.audio.blocks is None:
+    if bundle.manifest.audio.blocks is None:
         return None
-    check_graphs(bundle, {name: audio_encoder_tensors(manifest)})
-    return backend.load(bundle.graph_file(name), manifest.graphs[name], bundle.constants(name))
+    tensors = audio_encoder_tensors(bundle.manifest)
+    return load_graphs(bundle, backend, {"audio_encoder": tensors})["audio_encoder"]
 
 
 def audio_features(

@@ -1,4 +1,4 @@
-"""Graphs that run beside the frame's own: what ``docs/graphs.md`` promises of them, checked.
+"""Graphs that run before a frame's own: held to what ``docs/graphs.md`` promises, and loaded.
 
 The graphs of a frame are checked by :func:`talksplat.frame_program.check_program`.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from talksplat.backends import Backend, Engine
 from talksplat.bundle import Bundle
 from talksplat.errors import BundleError
 from talksplat.manifest import Manifest, TensorSpec
@@ -26,14 +27,19 @@ class GraphTensors:
     outputs: Mapping[str, Shape]
 
 
-def check_graphs(bundle: Bundle, graphs: Mapping[str, GraphTensors]) -> None:
-    """Every graph is there, takes what the runtime feeds it and gives what the runtime reads.
+def load_graphs(
+    bundle: Bundle, backend: Backend, graphs: Mapping[str, GraphTensors]
+) -> dict[str, Engine]:
+    """Graphs that take what the runtime feeds them and give what the runtime reads.
 
     Raises:
-        BundleError: naming the graph and the tensor, or the number that does not fit.
+        BundleError: one is missing or does not fit; names it and the tensor.
+        BackendError: the backend refuses one.
     """
     manifest = bundle.manifest
+    engines = {}
     for name, tensors in graphs.items():
+        constants = bundle.constants(name)
         if name not in manifest.graphs:
             raise BundleError(
                 f"A bundle of family {manifest.family} needs a graph {name!r}; this one has none. "
@@ -41,7 +47,7 @@ def check_graphs(bundle: Bundle, graphs: Mapping[str, GraphTensors]) -> None:
             )
         graph = manifest.graphs[name]
         found = {tensor.name: tensor for tensor in graph.inputs}
-        for tensor in sorted(set(found) - set(tensors.inputs) - set(bundle.constants(name))):
+        for tensor in sorted(set(found) - set(tensors.inputs) - set(constants)):
             raise BundleError(
                 f"Graph {name!r} has an input {tensor!r} that nothing feeds. {_EXPORT_AGAIN}"
             )
@@ -50,6 +56,8 @@ def check_graphs(bundle: Bundle, graphs: Mapping[str, GraphTensors]) -> None:
         found = {tensor.name: tensor for tensor in graph.outputs}
         for tensor, shape in tensors.outputs.items():
             _check_tensor(f"output of graph {name!r}", tensor, shape, found.get(tensor))
+        engines[name] = backend.load(bundle.graph_file(name), graph, constants)
+    return engines
 
 
 def audio_encoder_tensors(manifest: Manifest) -> GraphTensors:

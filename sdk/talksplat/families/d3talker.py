@@ -10,13 +10,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from talksplat.backdrop import Pictures
-from talksplat.backends import Array, Backend, Engine, FrameMemory, FrameRunner
+from talksplat.backends import Array, Backend, FrameMemory, FrameRunner
 from talksplat.bundle import Bundle
 from talksplat.errors import BundleError, InputError
 from talksplat.families.audio_features import EncodedFeatures
 from talksplat.families.base import Noise, Stream
-from talksplat.families.contract import GraphTensors, audio_encoder_tensors, check_graphs
+from talksplat.families.contract import GraphTensors, audio_encoder_tensors, load_graphs
 from talksplat.families.frame_parts import (
     GAUSSIANS,
     baked_constants,
@@ -31,15 +30,12 @@ from talksplat.frame_program import Coverage, FrameProgram, Pack, Unpack, check_
 from talksplat.manifest import D3TalkerContract, Manifest
 from talksplat.pncc import PnccRenderer
 from talksplat.ring import Ring
-from talksplat.scene import Moment, Scene
+from talksplat.scene import Moment, read_scene
 from talksplat.tensor_reader import TensorReader
 from talksplat.timings import Timings
-from talksplat.tracks import OPENFACE_CEILING, UPPER_FACE_SIZE, Track, check_viewmats
+from talksplat.tracks import OPENFACE_CEILING, UPPER_FACE_SIZE
 
 FloatArray = NDArray[np.float32]
-
-AUDIO_GRAPHS = ("audio_encoder", "audio_to_motion", "motion_encoder")
-"""What runs before the frame's own graphs, in this order."""
 
 
 class D3Talker:
@@ -60,25 +56,13 @@ class D3Talker:
         manifest = bundle.manifest
         self.manifest = manifest
         self.contract = manifest.contract(D3TalkerContract)
-        check_graphs(bundle, _audio_graph_tensors(manifest))
         program = frame_program(bundle)
         self.takes_upper_face = "upper_face" in program.inputs
-        self.engines: dict[str, Engine] = {
-            name: backend.load(
-                bundle.graph_file(name), manifest.graphs[name], bundle.constants(name)
-            )
-            for name in AUDIO_GRAPHS
-        }
+        self.engines = load_graphs(bundle, backend, _audio_graph_tensors(manifest))
         self.frame = backend.load_frame(bundle, program)
         tensors = TensorReader(bundle)
         self.pncc = _pncc_renderer(tensors, manifest)
-        file, size = "tracks.safetensors", (manifest.video.height, manifest.video.width, 3)
-        plate = tensors.get("background.safetensors", "image", size, np.uint8)
-        self.scene = Scene(
-            viewmats=Track(check_viewmats(tensors.get(file, "viewmats", (-1, 4, 4)))),
-            upper_face=Track(tensors.get(file, "upper_face", (-1, UPPER_FACE_SIZE))),
-            background=Pictures(plate[None]),
-        )
+        self.scene = read_scene(tensors, manifest.video)
 
     def stream(
         self, features: FloatArray | None, noise: Noise | None, memory: FrameMemory
@@ -109,7 +93,6 @@ class D3TalkerStream(Stream):
             frames_after=family.contract.motion_radius,
         )
         super().__init__(features, frame)
-        self._features = features
         self._family = family
         self._to_expression = family.engines["audio_to_motion"].runner()
         self._to_motion = family.engines["motion_encoder"].runner()
@@ -123,7 +106,7 @@ class D3TalkerStream(Stream):
 
     def hear(self, frame: int, frames: int | None, timings: Timings) -> None:
         """Facial motion of every frame up to the end of the motion window of ``frame``."""
-        for block in self._features.listen(frame, frames, timings):
+        for block in self._audio.listen(frame, frames, timings):
             with timings.stage("audio_to_motion"):
                 found = self._to_expression.run({"features": block.features})
             self._expressions.append(found["expression"][0, : block.frames])

@@ -9,7 +9,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from talksplat.backdrop import Pictures
 from talksplat.backends import Array, Backend, FrameMemory
 from talksplat.bundle import Bundle
 from talksplat.errors import InputError
@@ -36,9 +35,9 @@ from talksplat.frame_program import (
     check_program,
 )
 from talksplat.manifest import GaussianTalkerContract, Manifest
-from talksplat.scene import Moment, Scene
+from talksplat.scene import Moment, read_scene
 from talksplat.tensor_reader import TensorReader
-from talksplat.tracks import UPPER_FACE_SIZE, Track, check_viewmats
+from talksplat.tracks import UPPER_FACE_SIZE
 
 FloatArray = NDArray[np.float32]
 
@@ -62,14 +61,7 @@ class GaussianTalker:
         self.manifest = manifest
         self.audio_encoder = load_audio_encoder(bundle, backend)
         self.frame = backend.load_frame(bundle, frame_program(bundle))
-        tensors = TensorReader(bundle)
-        file, size = "tracks.safetensors", (manifest.video.height, manifest.video.width, 3)
-        plate = tensors.get("background.safetensors", "image", size, np.uint8)
-        self.scene = Scene(
-            viewmats=Track(check_viewmats(tensors.get(file, "viewmats", (-1, 4, 4)))),
-            upper_face=Track(tensors.get(file, "upper_face", (-1, UPPER_FACE_SIZE))),
-            background=Pictures(plate[None]),
-        )
+        self.scene = read_scene(TensorReader(bundle), manifest.video)
 
     def stream(
         self, features: FloatArray | None, noise: Noise | None, memory: FrameMemory
