@@ -110,3 +110,17 @@ def draw(
     for launch in plan.launches:
         library.launch(*launch, arguments)
     return Frame(out_colors.transpose(0, 2, 3, 1), out_alphas.transpose(0, 2, 3, 1), status)
+
+
+def pairs_needed(library: HostLibrary, scene: Scene) -> int:
+    """How many Gaussian-tile pairs gsplat's rules list, counted without drawing."""
+    plan = plan_of(scene, "gsplat", "classic")
+    status = np.zeros(4, np.int32)
+    workspace = aligned(plan.workspace_bytes)
+    inputs = [*map(np.ascontiguousarray, scene.arrays)]
+    arguments = plan.arguments(
+        *(array.ctypes.data for array in inputs), 0, 0, 0, status.ctypes.data, workspace.ctypes.data
+    )
+    for launch in plan.launches[:3]:  # prepare, project, scan
+        library.launch(*launch, arguments)
+    return int(status[1])
