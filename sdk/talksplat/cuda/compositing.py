@@ -25,6 +25,7 @@ MAX_LAYERS = 4
 """Alphas that :meth:`Compositing.coverage` multiplies at once."""
 
 _BLOCK = 256  # threads
+_MOST = 2**31 - 1  # numbers of an array, which kernels count with 32 bits
 
 
 # The structures of plugins/compositing/compositing.h, member by member; Unpacking and Packing are
@@ -116,6 +117,8 @@ class Compositing:
         shape = alpha.shape
         for name, array in (("alpha", alpha), ("dilated", dilated), ("scratch", scratch)):
             _check(name, array, (1, 1, *shape[2:]), np.float32)
+        if len({alpha.pointer, dilated.pointer, scratch.pointer}) < 3:
+            raise InputError("dilate: expected three different arrays")
         height, width = shape[2:]
         for name, source, target in (
             ("dilate_rows", alpha, scratch),
@@ -207,3 +210,5 @@ def _check(name: str, array: DeviceArray, shape: tuple[Any, ...], dtype: DTypeLi
             f"{name}: expected {np.dtype(dtype)} {list(shape)}, found {array.dtype} "
             f"{list(array.shape)}"
         )
+    if array.size > _MOST:
+        raise InputError(f"{name}: expected at most {_MOST} numbers, found {array.size}")
