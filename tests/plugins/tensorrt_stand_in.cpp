@@ -31,7 +31,8 @@ struct Registry : IPluginRegistry {
     return nullptr;
   }
   int32_t releasePluginResource(const char*) noexcept override { return 0; }
-  IPluginCreatorInterface* const* getAllCreatorsRecursive(int32_t*) noexcept override {
+  // Since 10.10, so not always an override.
+  virtual IPluginCreatorInterface* const* getAllCreatorsRecursive(int32_t*) noexcept {
     return nullptr;
   }
 #if NV_TENSORRT_MAJOR == 10

@@ -286,7 +286,7 @@ nvinfer1::IPluginV3* Creator::createPlugin(const char*,
                                            const nvinfer1::PluginFieldCollection* fields,
                                            nvinfer1::TensorRTPhase phase) noexcept {
   return reported(nullptr, static_cast<nvinfer1::IPluginV3*>(nullptr), [&] {
-    const nvinfer1::PluginFieldCollection none;
+    const nvinfer1::PluginFieldCollection none{};
     return new Plugin(attributes_of(fields == nullptr ? none : *fields, phase));
   });
 }

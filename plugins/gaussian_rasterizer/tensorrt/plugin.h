@@ -81,7 +81,7 @@ class Plugin final : public nvinfer1::IPluginV3,
   nvinfer1::IErrorRecorder* recorder_ = nullptr;
 
   std::vector<nvinfer1::PluginField> fields_;
-  nvinfer1::PluginFieldCollection collection_;
+  nvinfer1::PluginFieldCollection collection_{};
 };
 
 class Creator final : public nvinfer1::IPluginCreatorV3One {
@@ -97,7 +97,7 @@ class Creator final : public nvinfer1::IPluginCreatorV3One {
 
  private:
   std::vector<nvinfer1::PluginField> fields_;
-  nvinfer1::PluginFieldCollection collection_;
+  nvinfer1::PluginFieldCollection collection_{};
 };
 
 }  // namespace talksplat::tensorrt
