@@ -232,6 +232,7 @@ def load(
     *,
     precision: backends.Precision = "fp32",
     progress: backends.Progress | None = None,
+    stage_times: bool = False,
 ) -> Avatar:
     """Open an avatar bundle and load its graphs.
 
@@ -247,6 +248,8 @@ def load(
         precision: of TensorRT's engines. ``"fp16"`` is faster and differs a little from what was
             trained; what it would spoil stays in float32. Other backends know ``"fp32"`` only.
         progress: told of engines that are being built, ``(what, done, of how many)``.
+        stage_times: have ``Frame.timings`` name the stages of a frame on a GPU too, where a frame
+            is one piece of work; events between them cost some microseconds each.
 
     Raises:
         BundleError: missing, damaged, unsafe or from a newer schema.
@@ -262,4 +265,6 @@ def load(
         raise InputError(f"precision must be {known}, found {precision!r}.")
     threads = threads or backends.default_threads()
     bundle = Bundle.open(path)
-    return Avatar(bundle, backends.choose(backend, threads, precision, progress), threads)
+    return Avatar(
+        bundle, backends.choose(backend, threads, precision, progress, stage_times), threads
+    )

@@ -58,7 +58,11 @@ class Choice:
 
 
 def choose(
-    name: str, threads: int, precision: Precision = "fp32", progress: Progress | None = None
+    name: str,
+    threads: int,
+    precision: Precision = "fp32",
+    progress: Progress | None = None,
+    stage_times: bool = False,
 ) -> Choice:
     """The backend called ``name``, or the best one that this machine has.
 
@@ -67,11 +71,12 @@ def choose(
         threads: see :class:`Options`, also for the rest.
         precision: of engines.
         progress: told of engines being built.
+        stage_times: have stages timed on the device.
 
     Raises:
         BackendError: unknown or not usable here; says what to do.
     """
-    options = Options(threads, precision, progress)
+    options = Options(threads, precision, progress, stage_times)
     if name == "auto":
         return _best(options)
     return Choice(open_backend(name, options), "asked for")

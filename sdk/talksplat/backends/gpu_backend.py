@@ -55,10 +55,14 @@ class GpuBackend:
         name: of the backend.
         device: the GPU; closed with the backend.
         carrier: who runs the graphs on it.
+        stage_times: see :class:`talksplat.backends.Options`.
     """
 
-    def __init__(self, name: str, device: Device, carrier: Carrier) -> None:
+    def __init__(
+        self, name: str, device: Device, carrier: Carrier, stage_times: bool = False
+    ) -> None:
         self.name = name
+        self._stage_times = stage_times
         self._device = device
         self._carrier = carrier
         self._open = ExitStack()
@@ -79,7 +83,7 @@ class GpuBackend:
         plan = self._carrier.plan_frame(bundle, program)
         for graph in plan.graphs.values():
             self._open.callback(graph.close)
-        frame = GpuFrame(self._device, plan)
+        frame = GpuFrame(self._device, plan, self._stage_times)
         self._open.callback(frame.close)
         return frame
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from talksplat.backends.base import Array
+from talksplat.backends.stage_times import StageTimes
 from talksplat.cuda import Device, DeviceArray, DeviceBuffer, Graph, PinnedBuffer, Stream
 from talksplat.errors import BackendError
 from talksplat.manifest import TensorSpec
@@ -99,6 +100,10 @@ class GpuCall:
         inputs: what is uploaded.
         work: what is done then.
         outputs: what is downloaded after that.
+        stages: of the work, to have each of them timed on the device; none times nothing.
+
+    Attributes:
+        stage_times: milliseconds of the stages in the last run, by name; empty if not timed.
     """
 
     def __init__(
@@ -107,6 +112,7 @@ class GpuCall:
         inputs: InputBlock,
         work: Sequence[Work],
         outputs: Mapping[str, DeviceArray],
+        stages: Sequence[str] = (),
     ) -> None:
         self._stream = stream
         self._inputs = inputs
@@ -117,6 +123,8 @@ class GpuCall:
             name: PinnedBuffer.like(device, array.shape, array.dtype)
             for name, array in self._outputs.items()
         }
+        self._events = StageTimes(stream, stages) if stages else None
+        self.stage_times: dict[str, float] = {}
         self._graph: Graph | None = None
         self._has_run = False
 
@@ -152,19 +160,26 @@ class GpuCall:
             DeviceLostError: the device failed in it.
         """
         self._stream.synchronize()
+        if self._events is not None:
+            self.stage_times = self._events.read()
         if not self._has_run:
             self._has_run = True
             if all(work.capturable for work in self._work):
                 with self._stream.capture() as graph:
-                    self._enqueue()
+                    self._enqueue(capturing=True)
                 self._graph = graph
         return self._downloaded
 
-    def _enqueue(self) -> None:
+    def _enqueue(self, *, capturing: bool = False) -> None:
+        times = self._events
         with self._stream.device.current():
             self._inputs.upload(self._stream)
-            for work in self._work:
+            if times is not None:
+                times.mark(0, capturing=capturing)
+            for pieces, work in enumerate(self._work, start=1):
                 work.enqueue()
+                if times is not None:
+                    times.mark(pieces, capturing=capturing)
             for name, array in self._outputs.items():
                 self._stream.download(array, self._downloaded[name])
 
@@ -173,6 +188,8 @@ class GpuCall:
         if self._graph is not None:
             self._graph.close()
             self._graph = None
+        if self._events is not None:
+            self._events.close()
         self._downloaded = {}
 
 

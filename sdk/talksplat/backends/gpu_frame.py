@@ -70,15 +70,17 @@ class GpuFrame:
     Args:
         device: where frames are made.
         plan: how.
+        stage_times: time every stage on the device; what remains of a frame is ``frame``.
 
     Raises:
         BackendError: there is not enough memory, or kernels cannot be compiled.
         DeviceLostError: the device is lost.
     """
 
-    def __init__(self, device: Device, plan: FramePlan) -> None:
+    def __init__(self, device: Device, plan: FramePlan, stage_times: bool = False) -> None:
         self.device = device
         self.plan = plan
+        self.stage_times = stage_times
         self._open = ExitStack()
         with self._open:
             kinds = {type(step) for step in plan.steps}
@@ -127,7 +129,8 @@ class GpuFrameRunner:
             work = [self._prepare(step) for step in plan.steps]
             self._share_scratch()
             outputs = {name: self._arrays[name] for name in self._downloads()}
-            self._call = GpuCall(self._stream, inputs, work, outputs)
+            stages = [step.stage for step in plan.steps] if frame.stage_times else []
+            self._call = GpuCall(self._stream, inputs, work, outputs, stages)
             opened.callback(self._call.close)
             self._opened = opened.pop_all()
 
@@ -149,10 +152,13 @@ class GpuFrameRunner:
                     check_status(row)
             for check in self._checks:
                 check()
-            if left is not None:
-                return left
-            program = self._frame.plan.program
-            return Picture(found[program.picture].copy(), found[program.coverage][0, 0].copy())
+            if left is None:
+                program = self._frame.plan.program
+                left = Picture(found[program.picture].copy(), found[program.coverage][0, 0].copy())
+        for stage, elapsed in self._call.stage_times.items():
+            timings[STAGE] -= elapsed
+            timings[stage] = timings.get(stage, 0.0) + elapsed
+        return left
 
     def close(self) -> None:
         """See :meth:`talksplat.backends.base.FrameRunner.close`."""

@@ -48,7 +48,7 @@ def open_backend(options: Options) -> GpuBackend:
     except BackendError:
         device.close()
         raise
-    return GpuBackend("onnxruntime-cuda", device, OnnxRuntimeCuda(device))
+    return GpuBackend("onnxruntime-cuda", device, OnnxRuntimeCuda(device), options.stage_times)
 
 
 def check_installed() -> str:

@@ -21,8 +21,11 @@ class Options:
         threads: CPU threads that a graph or the rasterizer may use.
         precision: of engines; backends without engines compute in float32 only.
         progress: told of engines being built.
+        stage_times: where a frame is one piece of work on a GPU, time its stages there with events,
+            which costs some microseconds each. Backends on the CPU time them anyway.
     """
 
     threads: int
     precision: Precision = "fp32"
     progress: Progress | None = None
+    stage_times: bool = False

@@ -20,7 +20,9 @@ def open_backend(options: Options) -> GpuBackend:
     try:
         flavour = open_flavour("tensorrt")
         tensorrt_plugin().register(flavour.module)
-        return GpuBackend("tensorrt", device, TensorRtCarrier(flavour, device, options))
+        return GpuBackend(
+            "tensorrt", device, TensorRtCarrier(flavour, device, options), options.stage_times
+        )
     except BaseException:
         device.close()
         raise

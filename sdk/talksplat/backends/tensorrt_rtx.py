@@ -22,7 +22,9 @@ def open_backend(options: Options) -> GpuBackend:
     device = open_device()
     try:
         flavour = open_flavour("tensorrt-rtx")
-        return GpuBackend("tensorrt-rtx", device, TensorRtCarrier(flavour, device, options))
+        return GpuBackend(
+            "tensorrt-rtx", device, TensorRtCarrier(flavour, device, options), options.stage_times
+        )
     except BaseException:
         device.close()
         raise
