@@ -20,7 +20,6 @@ Array = NDArray[Any]
 FrameMemory = Literal["host", "device"]
 """Where pictures are handed out: NumPy arrays, or arrays on the GPU that made them."""
 
-
 FrameArray = Any
 """A NumPy array, or a :class:`talksplat.cuda.DeviceArray`: who asked for frames knows which, and a
 union would have everyone ask again."""
