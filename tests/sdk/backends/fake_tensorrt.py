@@ -100,8 +100,7 @@ class EngineInvalidityDiagnostics(enum.Flag):
 
 
 class NetworkDefinitionCreationFlag(enum.IntEnum):
-    EXPLICIT_BATCH = 0
-    STRONGLY_TYPED = 1
+    STRONGLY_TYPED = 0
 
 
 class MemoryPoolType(enum.Enum):
@@ -133,9 +132,8 @@ class ComputeCapability(enum.Enum):
     SM80 = 80
     SM86 = 86
     SM89 = 89
-    SM90 = 90
-    SM100 = 100
     SM120 = 120
+    SM121 = 121
 
 
 class ILogger:
@@ -263,7 +261,7 @@ class ITensor:
 
 class INetworkDefinition:
     def __init__(self, machine: Machine, strongly_typed: bool) -> None:
-        self.strongly_typed = strongly_typed
+        self._strongly_typed = strongly_typed
         self.name = ""
         self._model = onnx.ModelProto()
 
@@ -296,10 +294,10 @@ class ParserError:
 
 class ITimingCache:
     def __init__(self, blob: bytes) -> None:
-        self.blob = blob
+        self._blob = blob
 
     def serialize(self) -> IHostMemory:
-        return IHostMemory(self.blob)
+        return IHostMemory(self._blob)
 
     def combine(self, input_cache: ITimingCache, ignore_mismatch: bool) -> bool:
         return True
@@ -319,13 +317,11 @@ class IOptimizationProfile:
 class IBuilderConfig:
     def __init__(self) -> None:
         self.progress_monitor: IProgressMonitor | None = None
-        self.num_compute_capabilities = 0
         self.profiling_verbosity = ProfilingVerbosity.LAYER_NAMES_ONLY
         self.hardware_compatibility_level = HardwareCompatibilityLevel.NONE
         self.builder_optimization_level = 3
         self.max_aux_streams = 0
         self.plugins_to_serialize: list[str] = []
-        self._capabilities: dict[int, ComputeCapability] = {}
         self._flags: set[BuilderFlag] = set()
         self._profiles: list[IOptimizationProfile] = []
         self._timing_cache: ITimingCache | None = None
@@ -343,10 +339,6 @@ class IBuilderConfig:
     def clear_flag(self, flag: BuilderFlag) -> None:
         self._flags.discard(flag)
 
-    def set_compute_capability(self, compute_capability: ComputeCapability, index: int) -> bool:
-        self._capabilities[index] = compute_capability
-        return True
-
     def add_optimization_profile(self, profile: IOptimizationProfile) -> int:
         self._profiles.append(profile)
         return len(self._profiles) - 1
@@ -363,6 +355,19 @@ class IBuilderConfig:
 
     def get_timing_cache(self) -> ITimingCache | None:
         return self._timing_cache
+
+
+class RtxBuilderConfig(IBuilderConfig):
+    """Also says which devices the engine is for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_compute_capabilities = 0
+        self._capabilities: dict[int, ComputeCapability] = {}
+
+    def set_compute_capability(self, compute_capability: ComputeCapability, index: int) -> bool:
+        self._capabilities[index] = compute_capability
+        return True
 
 
 class OnnxParser:
@@ -408,7 +413,7 @@ class Builder:
         return INetworkDefinition(self.machine, bool(flags & typed))
 
     def create_builder_config(self) -> IBuilderConfig:
-        return IBuilderConfig()
+        return RtxBuilderConfig() if self.machine.is_rtx else IBuilderConfig()
 
     def create_optimization_profile(self) -> IOptimizationProfile:
         return IOptimizationProfile()
@@ -434,7 +439,8 @@ class Builder:
                 if not config.progress_monitor.step_complete("Building Engine", step):
                     return None
             config.progress_monitor.phase_finish("Building Engine")
-        chosen = [capability.value for capability in config._capabilities.values()]
+        named = config._capabilities if isinstance(config, RtxBuilderConfig) else {}
+        chosen = [capability.value for capability in named.values()]
         capabilities = tuple(sm for sm in chosen if sm > 1) or (self.machine.capability,)
         header = Header(
             self.machine.flavour,
@@ -796,6 +802,7 @@ RTX_PARTS: dict[str, type] = PARTS | {
     "DynamicShapesKernelSpecializationStrategy": DynamicShapesKernelSpecializationStrategy,
     "EngineInvalidityDiagnostics": EngineInvalidityDiagnostics,
     "EngineValidity": EngineValidity,
+    "IBuilderConfig": RtxBuilderConfig,
     "ICudaEngine": RtxCudaEngine,
     "IExecutionContext": RtxExecutionContext,
     "IRuntimeCache": IRuntimeCache,

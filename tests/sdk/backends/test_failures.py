@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -235,7 +235,7 @@ def test_a_damaged_engine_is_built_again(gpu: GpuMachine, bundle_path: Path) -> 
     np.testing.assert_array_equal(found[3].image, expected[3].image)
 
 
-def built(path: Path, backend: str) -> list[str]:
+def built(path: Path, backend: str, precision: Any = "fp32") -> list[str]:
     """Why engines were built when an avatar was loaded, one reason an engine."""
     told: list[str] = []
 
@@ -243,8 +243,9 @@ def built(path: Path, backend: str) -> list[str]:
         if what not in told:
             told.append(what)
 
-    with talksplat.load(path, backend, 1, progress=progress) as avatar, avatar.session():
-        return told
+    with talksplat.load(path, backend, 1, precision=precision, progress=progress) as avatar:
+        avatar.session().close()
+    return told
 
 
 def test_an_engine_that_tensorrt_refuses_is_an_error_that_says_why(
