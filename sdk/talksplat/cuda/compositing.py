@@ -24,6 +24,7 @@ from talksplat.errors import InputError
 MAX_LAYERS = 4
 """Alphas that :meth:`Compositing.coverage` multiplies at once."""
 
+_KERNELS = ("unpack_picture", "pack_picture", "dilate_rows", "dilate_columns", "lay_over", "cover")
 _BLOCK = 256  # threads
 _MOST = 2**31 - 1  # numbers of an array, which kernels count with 32 bits
 
@@ -83,6 +84,8 @@ class Compositing:
         """
         self.device = device
         self._module = KernelModule(device, "compositing")
+        # All at once: a kernel that is first looked up in a capture could not be loaded any more.
+        self._kernels = {name: self._module.kernel(name) for name in _KERNELS}
 
     def unpack(self, stream: Stream, picture: DeviceArray, image: DeviceArray) -> None:
         """``image`` [1,3,H,W] = ``picture`` uint8 [H,W,3] / 255.
@@ -184,9 +187,7 @@ class Compositing:
     ) -> None:
         if pixels:
             blocks = math.ceil(pixels / _BLOCK)
-            self._module.kernel(kernel).launch(
-                stream, (blocks, 1, 1), (_BLOCK, 1, 1), bytes(arguments)
-            )
+            self._kernels[kernel].launch(stream, (blocks, 1, 1), (_BLOCK, 1, 1), bytes(arguments))
 
     def close(self) -> None:
         """Unload the kernels."""
