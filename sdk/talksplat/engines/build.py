@@ -125,6 +125,11 @@ class _Monitor:
                 return
             self._done[phase] = float(step + 1)
             fraction = self._fraction(phase)
+        self.tell(fraction)
+
+    def tell(self, fraction: float) -> None:
+        """Pass on how much is done, if that is more than before."""
+        with self._lock:
             if fraction <= self._most:
                 return
             self._most = fraction
@@ -166,7 +171,7 @@ def _build(
     network = flavour.create_network(builder)
     parser = trt.OnnxParser(network, logger)
     if not parser.parse(model):
-        reasons = [parser.get_error(index).desc() for index in range(parser.num_errors)]
+        reasons = [_said(parser.get_error(index)) for index in range(parser.num_errors)]
         raise _refusal(flavour, "parse", name, reasons or logger.errors)
     config = builder.create_builder_config()
     config.clear_flag(trt.BuilderFlag.TF32)  # float32 means float32; ten bits would be float16's
@@ -181,6 +186,8 @@ def _build(
     progress_monitor = _progress_monitor(trt, monitor)
     config.progress_monitor = progress_monitor
     engine = builder.build_serialized_network(network, config)
+    if engine is not None:
+        monitor.tell(1.0)
     if monitor.failure is not None:
         raise monitor.failure
     if engine is None:
@@ -201,6 +208,15 @@ def _refusal(flavour: Flavour, verb: str, name: str, reasons: list[str]) -> Back
     return BackendError(
         f"{flavour.name} {flavour.version_text} cannot {verb} the graph {name!r}: {said}."
     )
+
+
+def _said(error: Any) -> str:
+    """A ``ParserError`` in words; older versions know less of it."""
+    facts = [
+        getattr(error, name)() for name in ("node_operator", "node_name") if hasattr(error, name)
+    ]
+    code = getattr(error.code(), "name", "") if hasattr(error, "code") else ""
+    return " ".join(filter(None, [*facts, code, error.desc()]))
 
 
 def _logger(trt: Any) -> Any:

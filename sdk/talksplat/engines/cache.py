@@ -1,9 +1,10 @@
 """Engines on disk: found only if every part of their key is right and not a byte has changed.
 
 An entry is two files: ``<name>.json``, which says what the data were made from, and
-``<name>.<sha256>.engine``, the data. ``name`` is the hash of the key. The data are written first
-and each file appears whole or not at all, so several processes may build the same engine at once:
-the last one's JSON counts, and it always names data that are there.
+``<name>.<token>.engine``, the data. ``name`` is the hash of the key, and no two writers have the
+same ``token``. The data are written first and each file appears whole or not at all, so several
+processes may build the same engine at once: the last one's JSON counts, and nobody else removes the
+data that it names.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ import dataclasses
 import hashlib
 import json
 import os
+import secrets
 import stat
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -56,16 +59,13 @@ class EngineKey:
     plugin: Text
 
 
-_PARTS = {
-    "graph": "the graph",
-    "flavour": "the flavour",
-    "version": "the version of TensorRT",
-    "devices": "the device",
-    "driver": "the driver",
-    "flags": "the builder's flags",
-    "profile": "the sizes",
-    "plugin": "the plugin library",
+_NAMES = {
+    "version": "TensorRT",
+    "devices": "device",
+    "profile": "sizes",
+    "plugin": "plugin library",
 }
+"""Parts of the key for people, where they are not called so themselves."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,7 @@ class Entry:
     Attributes:
         label: what it is, for people: ``"ada: motion, fp32"``.
         key: what it was made from.
+        token: of the file with the data.
         bytes: size of the data.
         sha256: of the data.
         facts: numbers that were learnt on the way, such as the seconds it took.
@@ -83,9 +84,14 @@ class Entry:
     format: Literal[1]
     label: Text
     key: dict[str, Text]
+    token: Annotated[str, MaxLength(64)]
     bytes: Count
     sha256: Annotated[str, MaxLength(64)]
     facts: dict[str, float]
+
+    def __post_init__(self) -> None:
+        if not self.token.isalnum():
+            raise SchemaError(f"token: expected letters and digits, found {self.token!r}")
 
 
 @dataclass(frozen=True)
@@ -98,7 +104,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Missing:
-    """There is no right engine; ``reason`` says why, as in "the driver was CUDA 12.8, …"."""
+    """There is no right engine; ``reason`` says why: "driver changed from CUDA 12.8 to …"."""
 
     reason: str
 
@@ -147,18 +153,23 @@ class EngineCache:
         Raises:
             OutputError: they cannot be written; what was there before still is.
         """
-        digest = hashlib.sha256(data).hexdigest()
-        entry = Entry(1, label, _parts(key), len(data), digest, dict(facts or {}))
+        digest, token = hashlib.sha256(data).hexdigest(), secrets.token_hex(8)
+        entry = Entry(1, label, _parts(key), token, len(data), digest, dict(facts or {}))
         path = self._description_path(entry.key)
         try:
             before = self._data_path(_read_entry(path))
         except (OSError, SchemaError):
             before = None
         write_bytes(self._data_path(entry), data)
-        write_bytes(path, schema.encode(entry).encode())
+        try:
+            write_bytes(path, schema.encode(entry).encode())
+        except BaseException:
+            self._data_path(entry).unlink(missing_ok=True)
+            raise
         # Nothing else may be removed: it may be what another process is about to describe.
-        if before is not None and before != self._data_path(entry):
-            before.unlink(missing_ok=True)
+        if before is not None:
+            with suppress(OSError):  # somebody reads it, where that keeps a file
+                before.unlink()
         return entry
 
     def check_writable(self) -> None:
@@ -221,7 +232,7 @@ class EngineCache:
         return self.folder / f"{_name(parts)}.json"
 
     def _data_path(self, entry: Entry) -> Path:
-        return self.folder / f"{_name(entry.key)}.{entry.sha256[:16]}{_SUFFIX}"
+        return self.folder / f"{_name(entry.key)}.{entry.token}{_SUFFIX}"
 
 
 def _parts(key: EngineKey | Mapping[str, str]) -> dict[str, str]:
@@ -235,7 +246,8 @@ def _name(parts: Mapping[str, str]) -> str:
 def _differences(found: Mapping[str, str], wanted: Mapping[str, str]) -> list[str]:
     differing = [part for part in {**found, **wanted} if found.get(part) != wanted.get(part)]
     return [
-        f"{_PARTS.get(part, part)} was {_short(found.get(part))}, is {_short(wanted.get(part))}"
+        f"{_NAMES.get(part, part)} changed from {_short(found.get(part))} to "
+        f"{_short(wanted.get(part))}"
         for part in differing
     ]
 
@@ -249,7 +261,11 @@ def _short(text: str | None) -> str:
 
 def _read_entry(path: Path) -> Entry:
     """Raises OSError or SchemaError."""
-    return schema.decode(Entry, schema.parse(_read_file(path, _MAX_SIDECAR_BYTES).decode("utf-8")))
+    data = _read_file(path, _MAX_SIDECAR_BYTES)
+    try:
+        return schema.decode(Entry, schema.parse(data.decode("utf-8")))
+    except UnicodeDecodeError as error:
+        raise SchemaError(f"expected UTF-8, found {error}") from error
 
 
 def _read_data(path: Path, entry: Entry) -> bytes:

@@ -189,11 +189,11 @@ class TensorRT(Flavour):
 
 
 class TensorRTRTX(Flavour):
-    """TensorRT for RTX 1.1 and later."""
+    """TensorRT for RTX 1.2 and later, whose engines can say whether a CUDA graph may hold them."""
 
     name = "tensorrt-rtx"
     package = "tensorrt_rtx"
-    versions = ((1, 1), (2,))
+    versions = ((1, 2), (2,))
     extra = "rtx"
     needs_device = False
     takes_plugins = False
@@ -233,7 +233,9 @@ class TensorRTRTX(Flavour):
         return sorted((int(number[:-1]), int(number[-1])) for number in numbers)
 
     def configure(self, config: Any, target: Target) -> None:
-        """Names the compute capabilities, if any."""
+        """Names the compute capabilities, if any. Engines allocate nothing while they run, which a
+        recorded frame must not."""
+        config.set_flag(self.module.BuilderFlag.REQUIRE_USER_ALLOCATION)
         if not target.compute_capabilities:
             return
         config.num_compute_capabilities = len(target.compute_capabilities)

@@ -41,18 +41,20 @@ class Islands:
 
     Attributes:
         outputs: outputs whose sums and activations do: all between the last products and them.
-        before: operators all of whose ancestors do, up to the inputs of the graph.
+        around: operators all of whose ancestors do, up to the inputs of the graph, and what follows
+            them, down to the next products.
     """
 
     outputs: tuple[str, ...] = ()
-    before: tuple[str, ...] = ()
+    around: tuple[str, ...] = ()
 
 
 _GAUSSIANS = ("means", "scales", "quats")
+_IMAGE = Islands(("image",))  # what is added up there is truncated to bytes next
 _PLAIN = Islands()
 
 AUDIO_ISLANDS: Mapping[str, Islands] = {
-    "audio_encoder": Islands(before=("Log",)),  # a power spectrum spans more than float16 does
+    "audio_encoder": Islands(around=("Log",)),  # a power spectrum spans more than float16 does
     "audio_to_motion": _PLAIN,
     "motion_encoder": _PLAIN,
 }
@@ -62,14 +64,14 @@ FRAME_ISLANDS: Mapping[tuple[str, str], Islands] = {
     ("d3talker", "motion"): Islands(
         tuple(f"{region}_{name}" for region in ("face", "mouth") for name in _GAUSSIANS)
     ),
-    ("d3talker", "refiner"): _PLAIN,
+    ("d3talker", "refiner"): _IMAGE,
     ("talkinggaussian", "motion_face"): Islands(_GAUSSIANS),
     ("talkinggaussian", "motion_mouth"): Islands(_GAUSSIANS),
     # The mouth follows differences of the face's motions, a hundredth of the head's size.
     ("instag", "motion_face"): Islands((*_GAUSSIANS, "move")),
     ("instag", "motion_mouth"): Islands(_GAUSSIANS),
     ("sdtalk", "motion"): Islands((*_GAUSSIANS, "opacities")),
-    ("sdtalk", "refiner"): _PLAIN,
+    ("sdtalk", "refiner"): _IMAGE,
 }
 """(family, graph) → what stays float32 in it: what makes the frame."""
 
@@ -225,8 +227,9 @@ class _Conversion:
             made = [self._makers[name]] if name in self._makers else []
             last = [node for node in made if node.op_type not in PRODUCTS]
             kept |= {id(node) for node in [*last, *self._upstream(last, _never, PRODUCTS)]}
-        before = [node for node in self._nodes if node.op_type in islands.before]
-        kept |= {id(node) for node in self._upstream(before, _never, frozenset())}
+        middle = [node for node in self._nodes if node.op_type in islands.around]
+        kept |= {id(node) for node in self._upstream(middle, _never, frozenset())}
+        kept |= {id(node) for node in self._downstream(middle)}
         return kept
 
     def _upstream(
@@ -248,6 +251,14 @@ class _Conversion:
                 yield maker
                 if not is_last(maker):
                     pending.append(maker)
+
+    def _downstream(self, nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+        """What ``nodes`` lead to, up to the next products, them not included."""
+        known = {name for node in nodes for name in node.output}
+        for node in self._nodes:  # which are in order
+            if node.op_type not in PRODUCTS and known.intersection(node.input):
+                known.update(node.output)
+                yield node
 
     def _fits(self, name: str) -> bool:
         """Whether float16 holds a constant: nothing becomes infinite, no factor or epsilon 0."""
