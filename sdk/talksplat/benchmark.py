@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from talksplat.audio import SAMPLE_RATE
 from talksplat.avatar import Avatar
+from talksplat.backends import FrameMemory
 from talksplat.installation import installed_size
 from talksplat.session import Session
 
@@ -82,15 +83,16 @@ def benchmark(
     pcm: NDArray[np.float32],
     rounds: int,
     features: Path | NDArray[np.float32] | None = None,
+    frames: FrameMemory = "host",
 ) -> Iterator[Report]:
     """Speak ``pcm`` ``rounds`` times after one round of warm-up; yields a report after each.
 
-    The last report is the result, earlier ones are for watching. ``features`` as
+    The last report is the result, earlier ones are for watching. ``features`` and ``frames`` as
     :meth:`talksplat.Avatar.session` takes them.
     """
     results: list[_Round] = []
     for number in range(rounds + 1):
-        with avatar.session(features=features) as session:
+        with avatar.session(features=features, frames=frames) as session:
             result = _speak(session, pcm)
             if number:
                 results.append(result)
