@@ -84,6 +84,7 @@ class _Composer:
         self._nodes: list[onnx.NodeProto] = []
         self._initializers: dict[str, onnx.TensorProto] = {}
         self._statuses: list[str] = []
+        self._from_graphs: set[str] = set()
         self._opset = 0
         self._ir_version = 0
 
@@ -150,7 +151,8 @@ class _Composer:
     def _write_graph(self, step: RunGraph) -> None:
         model = self._load(step.graph)
         prefix = f"{step.graph}/"
-        values = {**step.inputs, **step.outputs}
+        inputs = {name: self._apart(value) for name, value in step.inputs.items()}
+        values = {**inputs, **step.outputs}
         names = {name: self._name(value) for name, value in values.items()}
         graph = self._onnx.GraphProto()
         graph.CopyFrom(model.graph)
@@ -158,6 +160,19 @@ class _Composer:
         self._nodes.extend(graph.node)
         for tensor in graph.initializer:
             self._initializers[tensor.name] = tensor
+        self._from_graphs.update(step.outputs.values())
+
+    def _apart(self, value: str) -> str:
+        """``value``; if an earlier graph made it, so that the two are not optimised as one.
+
+        ONNX Runtime folds a factor at the end of one graph into the products at the beginning of
+        the next (InsTaG's ``move``), which rounds otherwise. It leaves a sum of one tensor alone.
+        """
+        if value not in self._from_graphs:
+            return value
+        apart = f"{value}/apart"
+        made = any(apart in node.output for node in self._nodes)
+        return apart if made else self._node("Sum", [value], apart)
 
     def _load(self, name: str) -> onnx.ModelProto:
         model = self._graphs.get(name)

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from tests.export.avatar_factory import SMALL_CONFIG, make_checkpoint, probe_speech
 from tests.export.families.test_d3talker import HEAD, in_float64
+from tests.sdk.composed_frames import unequal_frames
 from torch import nn
 
 from talksplat.bundle import Bundle
@@ -127,6 +128,10 @@ def test_motion_without_an_upper_face() -> None:
     with torch.no_grad():
         expected = motion.module(*motion.inputs.values())[0]
     np.testing.assert_allclose(means, expected, rtol=0, atol=1e-6 * HEAD)
+
+
+def test_the_composed_graph_has_the_bits_of_its_steps(bundle: Bundle) -> None:
+    assert not unequal_frames(bundle)
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -20,6 +20,7 @@ from tests.export.checkpoints.sdtalk_files import (
     save_checkpoint,
     transform,
 )
+from tests.sdk.composed_frames import unequal_frames
 from torch import Tensor
 
 import talksplat
@@ -177,6 +178,10 @@ def test_motion_takes_any_number_of_gaussians(bundle: Bundle, flame: int, dense:
             shape = [counts[size] if isinstance(size, str) else size for size in tensor.shape]
             inputs[tensor.name] = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     assert _run(bundle, "motion", inputs)["opacities"].shape == (flame + dense, 1)
+
+
+def test_the_composed_graph_has_the_bits_of_its_steps(bundle: Bundle) -> None:
+    assert not unequal_frames(bundle)
 
 
 def test_no_hash_grid_is_in_a_frame_graph(bundle: Bundle) -> None:

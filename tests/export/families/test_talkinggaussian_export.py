@@ -21,6 +21,7 @@ from tests.export.families.test_talkinggaussian import (
     frame_inputs,
     in_numpy,
 )
+from tests.sdk.composed_frames import unequal_frames
 from torch import nn
 
 import talksplat
@@ -197,6 +198,10 @@ def test_graphs_take_any_number_of_gaussians(made: Made, count: int) -> None:
         found = made.run(graph, inputs)
         assert found["means"].shape == (count, 3)
         assert all(np.isfinite(array).all() for array in found.values())
+
+
+def test_the_composed_graph_has_the_bits_of_its_steps(made: Made) -> None:
+    assert not unequal_frames(made.bundle)
 
 
 def test_no_hash_grid_is_in_a_graph(made: Made) -> None:
