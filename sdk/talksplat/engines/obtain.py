@@ -205,13 +205,18 @@ class Workshop:
         return self._key(source, plugin, self.target)
 
     def _key(self, source: Source, plugin: TensorRTPlugin | None, target: Target) -> EngineKey:
+        flags = ["no TF32"]
+        if self.flavour.compiles_on_device:
+            flags.append("no runtime allocation")
+        if target.compatible:
+            flags.append("compatible")
         return EngineKey(
             graph=source.sha256,
             flavour=self.flavour.name,
             version=self.flavour.version_text,
             devices=target.devices,
             driver=target.driver,
-            flags="compatible, no TF32" if target.compatible else "no TF32",
+            flags=", ".join(flags),
             profile=describe(source.profile),
             plugin="none" if plugin is None else plugin.sha256,
         )

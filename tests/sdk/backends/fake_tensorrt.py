@@ -121,8 +121,14 @@ class HardwareCompatibilityLevel(enum.Enum):
 
 
 class BuilderFlag(enum.Enum):
-    TF32 = 7
+    TF32 = 6
     STRIP_PLAN = 18
+
+
+class RtxBuilderFlag(enum.Enum):
+    TF32 = 6
+    STRIP_PLAN = 18
+    REQUIRE_USER_ALLOCATION = 28
 
 
 class ComputeCapability(enum.Enum):
@@ -194,6 +200,7 @@ class Header:
     version: str
     capabilities: tuple[int, ...]
     profile: dict[str, list[list[int]]]
+    allocates: bool
 
 
 @dataclass
@@ -322,7 +329,7 @@ class IBuilderConfig:
         self.builder_optimization_level = 3
         self.max_aux_streams = 0
         self.plugins_to_serialize: list[str] = []
-        self._flags: set[BuilderFlag] = set()
+        self._flags: set[enum.Enum] = set()
         self._profiles: list[IOptimizationProfile] = []
         self._timing_cache: ITimingCache | None = None
 
@@ -330,13 +337,13 @@ class IBuilderConfig:
     def num_optimization_profiles(self) -> int:
         return len(self._profiles)
 
-    def set_flag(self, flag: BuilderFlag) -> None:
+    def set_flag(self, flag: enum.Enum) -> None:
         self._flags.add(flag)
 
-    def get_flag(self, flag: BuilderFlag) -> bool:
+    def get_flag(self, flag: enum.Enum) -> bool:
         return flag in self._flags
 
-    def clear_flag(self, flag: BuilderFlag) -> None:
+    def clear_flag(self, flag: enum.Enum) -> None:
         self._flags.discard(flag)
 
     def add_optimization_profile(self, profile: IOptimizationProfile) -> int:
@@ -447,6 +454,7 @@ class Builder:
             self.machine.version,
             capabilities,
             {name: [list(shape) for shape in shapes] for name, shapes in profile.items()},
+            self.machine.is_rtx and RtxBuilderFlag.REQUIRE_USER_ALLOCATION not in config._flags,
         )
         text = json.dumps(asdict(header)).encode() + b"\n"
         return IHostMemory(MAGIC + text + network._model.SerializeToString(deterministic=True))
@@ -768,7 +776,8 @@ class RtxExecutionContext(IExecutionContext):
     _compiles_later = True
 
     def is_stream_capturable(self, stream: int) -> bool:
-        return not self._compiles_later and self.engine._machine.capturable
+        engine = self.engine
+        return not (self._compiles_later or engine._header.allocates) and engine._machine.capturable
 
 
 def fake_tensorrt(machine: Machine) -> ModuleType:
@@ -797,6 +806,7 @@ PARTS: dict[str, type] = {
 """The names of TensorRT."""
 
 RTX_PARTS: dict[str, type] = PARTS | {
+    "BuilderFlag": RtxBuilderFlag,
     "ComputeCapability": ComputeCapability,
     "CudaGraphStrategy": CudaGraphStrategy,
     "DynamicShapesKernelSpecializationStrategy": DynamicShapesKernelSpecializationStrategy,

@@ -26,9 +26,11 @@ def install(monkeypatch: pytest.MonkeyPatch, package: str, version: str | None) 
 def rtx(*capabilities: str) -> TensorRTRTX:
     names = ("NONE", "CURRENT", *capabilities)
     members = {name: number for number, name in enumerate(names)}
-    return TensorRTRTX(
-        SimpleNamespace(ComputeCapability=SimpleNamespace(__members__=members)), (1, 7)
+    module = SimpleNamespace(
+        ComputeCapability=SimpleNamespace(__members__=members),
+        BuilderFlag=SimpleNamespace(REQUIRE_USER_ALLOCATION="REQUIRE_USER_ALLOCATION"),
     )
+    return TensorRTRTX(module, (1, 7))
 
 
 @pytest.mark.parametrize("name", PACKAGES)
@@ -69,7 +71,7 @@ def test_wrong_major_version(
 
 @pytest.mark.parametrize(
     ("name", "version"),
-    [("tensorrt", "10.3.0"), ("tensorrt", "11.4.0.106"), ("tensorrt-rtx", "1.1.1.26")],
+    [("tensorrt", "10.3.0"), ("tensorrt", "11.4.0.106"), ("tensorrt-rtx", "1.2.0.44")],
 )
 def test_known_versions(name: str, version: str, monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, PACKAGES[name], version)
@@ -126,9 +128,9 @@ def test_rtx_builds_one_engine_for_every_gpu_from_ampere_on() -> None:
     targets = {flavour.target(AMPERE, compatible) for compatible in (False, True)}
     targets |= {flavour.target(None, False), flavour.targets([])}
     assert {(target.devices, target.driver) for target in targets} == {("8.0 and later", "any")}
-    config = SimpleNamespace()
-    flavour.configure(config, targets.pop())
-    assert not vars(config)
+    flags: list[str] = []
+    flavour.configure(SimpleNamespace(set_flag=flags.append), targets.pop())
+    assert flags == ["REQUIRE_USER_ALLOCATION"]  # and no compute capability
 
 
 def test_rtx_builds_for_turing_alone() -> None:
