@@ -7,8 +7,8 @@
 
 using namespace talksplat::compositing;
 
-extern "C" __attribute__((visibility("default"))) size_t talksplat_host_argument_bytes(
-    const char* kernel) {
+extern "C" __attribute__((visibility("default"))) size_t
+talksplat_host_argument_bytes(const char* kernel) {
   if (std::strcmp(kernel, "unpack_picture") == 0) return sizeof(Unpacking);
   if (std::strcmp(kernel, "pack_picture") == 0) return sizeof(Packing);
   if (std::strncmp(kernel, "dilate_", 7) == 0) return sizeof(Dilation);
