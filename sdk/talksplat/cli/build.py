@@ -7,6 +7,9 @@ import re
 from contextlib import ExitStack
 from pathlib import Path
 
+import numpy as np
+import safetensors.numpy
+
 from talksplat import families
 from talksplat.atomic import write_bytes
 from talksplat.bundle import Bundle
@@ -56,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="PATH",
         help="folder to write engines and their index.json to, to ship with an app (default: the "
-        "cache); with onnxruntime the file to write",
+        "cache); with onnxruntime the .onnx file to write, beside it its constants",
     )
     parser.add_argument("--jobs", type=int, metavar="N", help="threads the builder may use")
     parser.add_argument("--list", action="store_true", help="print what the cache holds and stop")
@@ -131,11 +134,22 @@ def _capabilities(text: str) -> list[ComputeCapability]:
 
 
 def _write_frame(bundle: Bundle, args: argparse.Namespace) -> None:
-    if args.output is None:
-        raise InputError("--backend onnxruntime expects -o and a file to write, found none.")
-    model = frame_source(bundle, families.frame_program(bundle), args.precision).model
+    """The composed graph, and beside it the inputs that never change."""
+    if args.output is None or args.output.suffix != ".onnx":
+        raise InputError(
+            "--backend onnxruntime expects -o and a file to write that ends in .onnx, found "
+            f"{args.output or 'none'}."
+        )
+    program = families.frame_program(bundle)
+    model = frame_source(bundle, program, args.precision).model
+    constants = safetensors.numpy.save(
+        {name: np.ascontiguousarray(tensor) for name, tensor in program.constants.items()}
+    )
+    beside = args.output.with_suffix(".safetensors")
+    write_bytes(beside, constants)
     write_bytes(args.output, model)
     console.print(f"{args.output}: {file_size(len(model))}, the whole frame in one graph")
+    console.print(f"{beside}: {file_size(len(constants))}, its inputs that never change")
 
 
 def _print_engines(engines: list[Engine], workshop: Workshop, precision: str) -> None:

@@ -8,15 +8,18 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
-import onnxruntime
 import pytest
+from composed_frames import ComposedFrame, random_inputs
+from safetensors.numpy import load_file
 
-import talksplat
+from talksplat.bundle import Bundle
 from talksplat.cli import build as verb
 from talksplat.cli import main
+from talksplat.families import frame_program
 
 RTX = ["--backend", "tensorrt-rtx"]
 
@@ -106,7 +109,11 @@ def test_an_unwritable_cache_folder(
     ("arguments", "message"),
     [
         ([], "Expected an avatar bundle and --backend"),
-        (["--backend", "onnxruntime"], "expects -o and a file"),
+        (
+            ["--backend", "onnxruntime"],
+            "expects -o and a file to write that ends in .onnx, found none",
+        ),
+        (["--backend", "onnxruntime", "-o", "frame"], "that ends in .onnx, found frame"),
         ([*RTX, "--jobs", "0"], "--jobs must be at least 1, found 0"),
         ([*RTX, "--all-targets", "sm86"], "expected -o and a folder"),
         ([*RTX, "--all-targets", "ampere", "-o", "x"], "as in sm86,sm120, found 'ampere'"),
@@ -133,6 +140,9 @@ def test_the_frame_as_one_onnx_file(bundle_path: Path, tmp_path: Path, precision
     assert main(["build", str(bundle_path), *arguments]) == 0
     model = onnx.load(output)
     assert [value.name for value in model.graph.output] == ["picture", "coverage", "status"]
-    options = onnxruntime.SessionOptions()
-    options.register_custom_ops_library(str(talksplat.custom_op_library()))
-    onnxruntime.InferenceSession(output, options, providers=["CPUExecutionProvider"])
+    constants = load_file(tmp_path / "frame.safetensors")
+    program = frame_program(Bundle.open(bundle_path))
+    assert {value.name for value in model.graph.input} == set(program.inputs) | set(constants)
+    graph = ComposedFrame(model, replace(program, constants=constants))
+    picture, _, _ = graph.run(next(random_inputs(program)))
+    assert picture.std() > 10
