@@ -29,6 +29,7 @@ struct Shifted {
 // One step of the network over keys [count].
 template <class Second>
 __device__ __forceinline__ void compare(uint64_t* keys, uint32_t count, uint32_t half) {
+#pragma unroll 1
   for (uint32_t i = threadIdx.x;; i += kSortThreads) {
     const uint32_t offset = i & (half - 1), begin = 2 * (i - offset);
     if (begin >= count) return;
@@ -55,6 +56,7 @@ __device__ __forceinline__ void settle(uint32_t half) {
 // The steps from `half` down to 1; then one of `next` follows.
 __device__ __forceinline__ void merge_down(uint64_t* keys, uint32_t count, uint32_t half,
                                            uint32_t next) {
+#pragma unroll 1
   for (; half > 0; half /= 2) {
     compare<Shifted>(keys, count, half);
     settle(half > 1 ? half : next);
@@ -62,6 +64,7 @@ __device__ __forceinline__ void merge_down(uint64_t* keys, uint32_t count, uint3
 }
 
 __device__ __forceinline__ void sort_keys(uint64_t* keys, uint32_t count) {
+#pragma unroll 1
   for (uint32_t half = 1; half < count; half *= 2) {
     compare<Mirrored>(keys, count, half);
     settle(half > 1 ? half : 2);
