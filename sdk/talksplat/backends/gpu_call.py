@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -13,8 +14,10 @@ from numpy.typing import DTypeLike
 from talksplat.backends.base import Array
 from talksplat.backends.stage_times import StageTimes
 from talksplat.cuda import Device, DeviceArray, DeviceBuffer, Graph, PinnedBuffer, Stream
-from talksplat.errors import BackendError
+from talksplat.errors import BackendError, DeviceLostError
 from talksplat.manifest import TensorSpec
+
+_log = logging.getLogger(__name__)
 
 _ALIGNMENT = 256
 """Bytes; what TensorRT asks of the address of a tensor."""
@@ -23,9 +26,8 @@ _ALIGNMENT = 256
 class Work(Protocol):
     """Something that can be put on a stream again and again, always at the same addresses."""
 
-    @property
-    def capturable(self) -> bool:
-        """Whether it may be recorded; it has run once by then."""
+    def warmed_up(self) -> bool:
+        """Told once, after the first run: keep what that made. Whether it may be recorded now."""
         ...
 
     def enqueue(self) -> None:
@@ -156,7 +158,6 @@ class GpuCall:
             The outputs in pinned memory, valid until the next start.
 
         Raises:
-            BackendError: what has run cannot be recorded.
             DeviceLostError: the device failed in it.
         """
         self._stream.synchronize()
@@ -164,11 +165,22 @@ class GpuCall:
             self.stage_times = self._events.read()
         if not self._has_run:
             self._has_run = True
-            if all(work.capturable for work in self._work):
-                with self._stream.capture() as graph:
-                    self._enqueue(capturing=True)
-                self._graph = graph
+            with self._stream.device.current():
+                recordable = [work.warmed_up() for work in self._work]
+            if all(recordable):
+                self._record()
         return self._downloaded
+
+    def _record(self) -> None:
+        """Without a recording every frame is as right, and slower: said, and gone on."""
+        try:
+            with self._stream.capture() as graph:
+                self._enqueue(capturing=True)
+            self._graph = graph
+        except DeviceLostError:
+            raise
+        except BackendError as error:
+            _log.warning("Work on the GPU cannot be recorded and is slower for it: %s", error)
 
     def _enqueue(self, *, capturing: bool = False) -> None:
         times = self._events

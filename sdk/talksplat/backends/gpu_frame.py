@@ -301,7 +301,10 @@ class Launch:
     """Work that is nothing but launches of our own kernels; see :class:`Work`."""
 
     enqueue: Callable[[], None]
-    capturable: bool = True
+
+    def warmed_up(self) -> bool:
+        """See :meth:`Work.warmed_up`; kernels can always be recorded."""
+        return True
 
 
 class _HeldPicture:

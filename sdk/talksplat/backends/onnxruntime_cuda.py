@@ -167,7 +167,6 @@ class OnnxRuntimeGraph:
 class OnnxRuntimeWork:
     """A session on a stream; see :class:`talksplat.backends.device_graph.BoundGraph`."""
 
-    capturable = False
     scratch_bytes = 0
 
     def __init__(self, device: Device, name: str, session: Any, binding: Any) -> None:
@@ -190,7 +189,12 @@ class OnnxRuntimeWork:
             self._device.free_memory()  # fails with whatever befell the device
             raise BackendError(f"onnxruntime-cuda failed on {self._name}: {error}") from error
 
+    def warmed_up(self) -> bool:
+        """See :meth:`talksplat.backends.gpu_call.Work.warmed_up`."""
+        return False
+
     def close(self) -> None:
         """See :meth:`talksplat.backends.device_graph.BoundGraph.close`."""
-        self._binding = None
-        self._session = None
+        with self._device.current():
+            self._binding = None
+            self._session = None

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from talksplat.backends.base import Array
+from talksplat.backends.compiled_kernels import CompiledKernels
 from talksplat.backends.gpu_frame import FramePlan
 from talksplat.backends.options import Options
 from talksplat.backends.tensorrt_graph import EngineLog, TensorRtGraph
@@ -83,8 +84,15 @@ class TensorRtCarrier:
         return self._load(source)
 
     def _load(self, source: Source) -> TensorRtGraph:
-        engine = self._workshop.obtain(source, self._tell)
-        return TensorRtGraph(self._flavour, self._log, self._device, source.graph, engine.data)
+        flavour, device, data = self._flavour, self._device, self._obtain(source)
+        kernels = None
+        if flavour.compiles_on_device:
+            cache = self._workshop.cache
+            kernels = CompiledKernels(cache, flavour, device, source.label, data)
+        return TensorRtGraph(flavour, self._log, device, source.graph, data, kernels)
+
+    def _obtain(self, source: Source) -> bytes:
+        return self._workshop.obtain(source, self._tell).data
 
     def _tell(self, what: str, fraction: float) -> None:
         if self._options.progress is not None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from threading import Lock
 from typing import Any
 
+from talksplat.backends.compiled_kernels import CompiledKernels
 from talksplat.cuda import Device, DeviceArray, DeviceBuffer, Stream
 from talksplat.engines.flavours import Flavour
 from talksplat.errors import BackendError
@@ -64,6 +65,7 @@ class TensorRtGraph:
         device: where the engine runs.
         name: of the graph, for messages.
         engine: its bytes.
+        kernels: where kernels are kept that are compiled here; None where none are.
 
     Raises:
         BackendError: TensorRT refuses the engine; says what it logged.
@@ -71,13 +73,22 @@ class TensorRtGraph:
     """
 
     def __init__(
-        self, flavour: Flavour, log: EngineLog, device: Device, name: str, engine: bytes
+        self,
+        flavour: Flavour,
+        log: EngineLog,
+        device: Device,
+        name: str,
+        engine: bytes,
+        kernels: CompiledKernels | None = None,
     ) -> None:
         self._flavour = flavour
         self._log = log
         self._device = device
         self._name = name
         self._lock = Lock()
+        self._kernels = kernels
+        self._runtime_cache: Any = None
+        self._kept = b""
         device.check_alive()
         log.clear()
         with device.current():
@@ -119,25 +130,39 @@ class TensorRtGraph:
 
     def close(self) -> None:
         """See :meth:`talksplat.backends.device_graph.DeviceGraph.close`."""
-        with self._lock:
+        with self._lock, self._device.current():
+            self._runtime_cache = None
             self._engine = None
             self._runtime = None
 
-    def _new_context(self) -> Any:
-        """An execution context that works in memory it is given.
+    def keep_kernels(self) -> None:
+        """Keep what was compiled here, now that everything has run once."""
+        with self._lock:
+            if self._kernels is None or self._runtime_cache is None:
+                return
+            compiled = bytes(self._runtime_cache.serialize())
+            if compiled != self._kept:
+                self._kernels.keep(compiled)
+                self._kept = compiled
 
-        TensorRT for RTX compiles kernels for the shapes when it first runs, before the frame is
-        recorded, and leaves the recording to us.
-        """
+    def _new_context(self) -> Any:
+        """An execution context that works in memory it is given."""
         trt = self._flavour.module
         strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
-        if not self._flavour.compiles_on_device:
+        if self._kernels is None:
             return self._engine.create_execution_context(strategy)
         config = self._engine.create_runtime_config()
         config.set_execution_context_allocation_strategy(strategy)
+        # The recording is ours, and nothing may be compiled while it is made.
         config.cuda_graph_strategy = trt.CudaGraphStrategy.DISABLED
         eager = trt.DynamicShapesKernelSpecializationStrategy.EAGER
         config.dynamic_shapes_kernel_specialization_strategy = eager
+        if self._runtime_cache is None:
+            self._runtime_cache = config.create_runtime_cache()
+            found = self._kernels.find()
+            if found and self._runtime_cache.deserialize(found):
+                self._kept = found
+        config.set_runtime_cache(self._runtime_cache)
         return self._engine.create_execution_context(config)
 
     def _bind(self, context: Any, arrays: Mapping[str, DeviceArray]) -> None:
@@ -184,12 +209,12 @@ class TensorRtWork:
         needed = int(context.update_device_memory_size_for_shapes())
         self.scratch_bytes = needed or graph.device_memory_size
 
-    @property
-    def capturable(self) -> bool:
-        """TensorRT for RTX says whether; TensorRT records all it does for fixed shapes."""
-        context = self._context
-        asks = getattr(context, "is_stream_capturable", None)
-        return asks is None or bool(asks(self._stream.handle))
+    def warmed_up(self) -> bool:
+        """See :meth:`talksplat.backends.gpu_call.Work.warmed_up`. TensorRT for RTX can be asked;
+        TensorRT allows the recording of whatever has fixed shapes."""
+        self._graph.keep_kernels()
+        ask = getattr(self._context, "is_stream_capturable", None)
+        return ask is None or bool(ask(self._stream.handle))
 
     def use_scratch(self, memory: DeviceBuffer) -> None:
         """See :meth:`talksplat.backends.device_graph.BoundGraph.use_scratch`."""
@@ -202,4 +227,5 @@ class TensorRtWork:
 
     def close(self) -> None:
         """See :meth:`talksplat.backends.device_graph.BoundGraph.close`."""
-        self._context = None
+        with self._stream.device.current():
+            self._context = None

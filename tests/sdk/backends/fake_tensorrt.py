@@ -215,6 +215,8 @@ class Machine:
         statuses: what the rasterizers of composed graphs report from now on; None for the truth.
         custom_op_library: what computes the operators of composed graphs.
         refuses: what is logged instead of running a context; None to run it.
+        refuses_capture: contexts say they can be recorded and then cannot.
+        kernels_found: how many runtime caches were filled from a file.
         executions: how many times a context was put on a stream.
     """
 
@@ -227,7 +229,14 @@ class Machine:
     statuses: NDArray[np.int32] | None = None
     custom_op_library: Path | None = None
     refuses: str | None = None
+    refuses_capture: bool = False
+    kernels_found: int = 0
     executions: int = 0
+
+    def is_capturing(self, stream: int) -> bool:
+        """Whether work on a stream is being recorded."""
+        _, status = self.driver.cuStreamIsCapturing(stream)
+        return "ACTIVE" in str(status.name)
 
     @property
     def is_rtx(self) -> bool:
@@ -525,7 +534,8 @@ class RtxRuntime(Runtime):
 class IRuntimeCache:
     """Kernels compiled for the device; here how many contexts were made with it."""
 
-    def __init__(self) -> None:
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
         self._contexts = 0
 
     def serialize(self) -> IHostMemory:
@@ -536,6 +546,7 @@ class IRuntimeCache:
         if not text.startswith(b"contexts "):
             return False
         self._contexts = int(text.split()[1])
+        self._machine.kernels_found += 1
         return True
 
     def reset(self) -> bool:
@@ -560,8 +571,9 @@ class IRuntimeConfig:
 class RtxRuntimeConfig(IRuntimeConfig):
     """Also says how kernels are compiled and kept."""
 
-    def __init__(self) -> None:
+    def __init__(self, machine: Machine) -> None:
         super().__init__()
+        self._machine = machine
         self.cuda_graph_strategy = CudaGraphStrategy.DISABLED
         self.dynamic_shapes_kernel_specialization_strategy = (
             DynamicShapesKernelSpecializationStrategy.LAZY
@@ -569,7 +581,7 @@ class RtxRuntimeConfig(IRuntimeConfig):
         self._cache: IRuntimeCache | None = None
 
     def create_runtime_cache(self) -> IRuntimeCache:
-        return IRuntimeCache()
+        return IRuntimeCache(self._machine)
 
     def set_runtime_cache(self, cache: IRuntimeCache | None = None) -> bool:
         self._cache = cache
@@ -643,7 +655,7 @@ class RtxCudaEngine(ICudaEngine):
     """Compiles its kernels when a context runs."""
 
     def create_runtime_config(self) -> IRuntimeConfig:
-        return RtxRuntimeConfig()
+        return RtxRuntimeConfig(self._machine)
 
     def create_execution_context(
         self,
@@ -733,6 +745,8 @@ class IExecutionContext:
         machine, names = self.engine._machine, list(self.engine._tensors)
         if machine.refuses is not None:
             return self._refuse(machine.refuses)
+        if machine.refuses_capture and machine.is_capturing(stream_handle):
+            return self._refuse("memory is allocated while the stream is captured")
         if missing := [name for name in names if not self._addresses.get(name)]:
             return self._refuse(f"no address for {missing}")
         if missing := self.infer_shapes():

@@ -18,7 +18,8 @@ import talksplat
 from talksplat import Avatar, Frame, Session, families
 from talksplat.backends.gpu_frame import GpuFrame, GpuFrameRunner
 from talksplat.bundle import Bundle
-from talksplat.errors import BackendError
+from talksplat.engines.cache import EngineCache
+from talksplat.errors import BackendError, OutputError
 from talksplat.frame_program import FrameProgram
 from talksplat.speech import speak
 from talksplat.timings import Timings
@@ -320,3 +321,56 @@ def test_the_time_of_a_frame_is_counted_as_one_stage(
 ) -> None:
     frames = frames_of(all_bundles["sdtalk"], backend, CLIP)
     assert all(frame.timings["frame"] > 0 for frame in frames)
+
+
+@pytest.mark.parametrize("backend", CAPTURING)
+def test_what_turns_out_not_to_be_recordable_is_said_and_makes_the_same_frames(
+    gpu: GpuMachine,
+    all_bundles: dict[str, Path],
+    caplog: pytest.LogCaptureFixture,
+    backend: str,
+) -> None:
+    recorded = frames_of(all_bundles["sdtalk"], backend, CLIP)
+    assert not caplog.records
+    gpu.tensorrt.refuses_capture = gpu.rtx.refuses_capture = True
+    assert_same(frames_of(all_bundles["sdtalk"], backend, CLIP), recorded)
+    assert "cannot be recorded" in caplog.text and "while the stream is captured" in caplog.text
+
+
+def test_kernels_that_were_compiled_on_the_device_are_kept(
+    gpu: GpuMachine, all_bundles: dict[str, Path]
+) -> None:
+    first = frames_of(all_bundles["sdtalk"], "tensorrt-rtx", CLIP)
+    graphs = 3
+    assert (len(kept_kernels()), gpu.rtx.kernels_found) == (graphs, 0)
+    assert_same(frames_of(all_bundles["sdtalk"], "tensorrt-rtx", CLIP), first)
+    assert gpu.rtx.kernels_found == graphs
+    assert len(kept_kernels()) == graphs
+    for file in kept_kernels():
+        file.write_bytes(b"damaged")
+    assert_same(frames_of(all_bundles["sdtalk"], "tensorrt-rtx", CLIP), first)
+    assert gpu.rtx.kernels_found == graphs
+
+
+def kept_kernels() -> list[Path]:
+    cache = EngineCache()
+    entries = [entry for entry in cache.entries() if entry.label.endswith(", kernels")]
+    return [cache.folder / cache.file_of(entry) for entry in entries]
+
+
+def test_a_cache_that_cannot_be_written_costs_time_and_nothing_else(
+    gpu: GpuMachine,
+    all_bundles: dict[str, Path],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first = frames_of(all_bundles["sdtalk"], "tensorrt-rtx", CLIP)
+
+    def refuse(*arguments: Any) -> None:
+        raise OutputError("the disk is full")
+
+    EngineCache().clear()
+    talksplat.load(all_bundles["sdtalk"], "tensorrt-rtx", 1).close()
+    monkeypatch.setattr(EngineCache, "store", refuse)
+    assert_same(frames_of(all_bundles["sdtalk"], "tensorrt-rtx", CLIP), first)
+    assert "are not kept: the disk is full" in caplog.text
