@@ -367,6 +367,8 @@ class TestBuild:
         same = layer.workspace_size(shapes(500))
         assert layer.workspace_size(shapes(400, quats=(500, 4))) == same
         assert layer.workspace_size(shapes(400, colors=(500, 3))) == same
+        three = layer.workspace_size(shapes(cameras=3))
+        assert layer.workspace_size(shapes(cameras=2, Ks=(3, 3, 3))) == three
 
     def test_what_no_kernel_can_take_ends_the_build(self, library: Library) -> None:
         assert not library.layer().configure(shapes(width=40_000))
@@ -552,6 +554,7 @@ class TestFrames:
         assert expected in library.logged()
 
     def test_work_before_shapes_are_known_is_an_error(self, library: Library) -> None:
+        library.launch_with(lambda launch: True)
         layer = library.layer().attached()
         assert not layer.enqueue(shapes(), [256] * 8, [256] * 3, 256)
         assert "enqueue was called before onShapeChange" in library.recorded()
