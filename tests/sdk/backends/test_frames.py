@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -296,6 +297,19 @@ def test_a_closed_avatar_leaves_nothing_on_the_device(
         avatar.close()
         session.close()
         assert not gpu.driver.alive()
+
+
+@pytest.mark.parametrize("backend", GPU_BACKENDS)
+def test_an_avatar_that_is_dropped_leaves_nothing_on_the_device(
+    gpu: GpuMachine, all_bundles: dict[str, Path], backend: str
+) -> None:
+    avatar: Avatar | None = talksplat.load(all_bundles["d3talker"], backend, 1)
+    assert avatar is not None
+    session: Session | None = avatar.session()
+    assert session is not None and gpu.driver.alive()
+    avatar = session = None
+    gc.collect()
+    assert not gpu.driver.alive()
 
 
 @pytest.mark.parametrize("backend", GPU_BACKENDS)
