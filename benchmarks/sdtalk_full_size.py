@@ -50,6 +50,45 @@ def run(name: str, module: str, arguments: Sequence[str | Path]) -> Step:
     return Step(name, time.perf_counter() - start, usage.ru_maxrss / 2**20)
 
 
+@dataclass(frozen=True)
+class Files:
+    """What is in the folder; ``avatar`` once it is exported."""
+
+    checkpoint: Path
+    person: Path
+    speech: Path
+    features: Path
+    avatar: Path
+
+
+def make_files(folder: Path, frames: int) -> Files:
+    """Write what the authors and a user would bring; a checkpoint that is there already is kept.
+
+    Args:
+        folder: where to put them.
+        frames: length of the clip.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    names = ("SDGTalk.pt", "person.npz", "speech.wav", "features.npy", "person.avatar")
+    files = Files(*(folder / name for name in names))
+    config = SdtalkConfig()
+    if not files.checkpoint.is_file():
+        save_checkpoint(files.checkpoint, config)
+    make_person(config, mask_size=MASKED_VERTICES).save(files.person)
+    generator = np.random.default_rng(0)
+    soundfile.write(files.speech, 0.1 * generator.normal(size=SAMPLES_PER_FRAME * frames), 16000)
+    tokens = generator.normal(size=(2 * frames, config.audio_widths[0]))
+    np.save(files.features, np.tanh(tokens).astype(np.float32))
+    return files
+
+
+def export(files: Files) -> Step:
+    """Run ``talksplat export``."""
+    given = ("--identity", files.person, "--probe", files.speech)
+    command = ("export", files.checkpoint, *given, "-o", files.avatar, "--overwrite")
+    return run("talksplat export", "talksplat", command)
+
+
 def measure(folder: Path, frames: int) -> tuple[list[Step], Bundle]:
     """Make the files that are not there yet, and run every command.
 
@@ -57,35 +96,23 @@ def measure(folder: Path, frames: int) -> tuple[list[Step], Bundle]:
         folder: where to put them.
         frames: length of the clip that is measured on and rendered.
     """
-    config = SdtalkConfig()
-    checkpoint, person = folder / "SDGTalk.pt", folder / "person.npz"
-    speech, features = folder / "speech.wav", folder / "features.npy"
-    avatar = folder / "person.avatar"
-    if not checkpoint.is_file():
-        save_checkpoint(checkpoint, config)
-    make_person(config, mask_size=MASKED_VERTICES).save(person)
-    generator = np.random.default_rng(0)
-    soundfile.write(speech, 0.1 * generator.normal(size=SAMPLES_PER_FRAME * frames), 16000)
-    tokens = generator.normal(size=(2 * frames, config.audio_widths[0]))
-    np.save(features, np.tanh(tokens).astype(np.float32))
-    given = ("--identity", person, "--probe", speech)
+    files = make_files(folder, frames)
+    given = ("--identity", files.person, "--probe", files.speech)
+    steps = [export(files)]
+    frames_of = (files.avatar, files.speech, "--features", files.features)
     commands: dict[str, tuple[str, Sequence[str | Path]]] = {
-        "talksplat export": (
-            "talksplat",
-            ("export", checkpoint, *given, "-o", avatar, "--overwrite"),
-        ),
-        "talksplat verify": ("talksplat", ("verify", avatar, checkpoint, *given)),
+        "talksplat verify": ("talksplat", ("verify", files.avatar, files.checkpoint, *given)),
         f"talksplat run, {frames} frames": (
             "talksplat",
-            ("run", avatar, speech, "--features", features, "-o", folder / "frames"),
+            ("run", *frames_of, "-o", folder / "frames"),
         ),
         "TensorRT-RTX engines": (
             "talksplat_export.engines",
-            (avatar, "-o", folder / "engines"),
+            (files.avatar, "-o", folder / "engines"),
         ),
     }
-    steps = [run(name, *command) for name, command in commands.items()]
-    return steps, Bundle.open(avatar)
+    steps += [run(name, *command) for name, command in commands.items()]
+    return steps, Bundle.open(files.avatar)
 
 
 def markdown(steps: Sequence[Step], manifest: Manifest, frames: int, engines: str) -> str:
@@ -147,7 +174,6 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=3, help="length of the clip")
     parser.add_argument("--output", type=Path, default=Path("docs/sdtalk_full_size.md"))
     args = parser.parse_args()
-    args.folder.mkdir(parents=True, exist_ok=True)
     steps, bundle = measure(args.folder, args.frames)
     engines = (args.folder / "engines.md").read_text()
     args.output.write_text(markdown(steps, bundle.manifest, args.frames, engines))

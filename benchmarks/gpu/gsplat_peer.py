@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from importlib import metadata
 from typing import Any
 
@@ -66,3 +68,22 @@ class GsplatDrawing:
         with self._torch.no_grad():
             colors, alphas, _ = self._rasterization(**self._arguments)
         return colors, alphas
+
+
+def peer_draw(with_gsplat: bool, dialect: Dialect) -> Callable[..., tuple[Any, Any]]:
+    """What draws torch's frames: gsplat, or our rasterizer on the CPU by the avatar's own rules.
+
+    Both take the arguments of ``gsplat.rasterization`` by name and give colours [C,H,W,D] and
+    alphas [C,H,W,1].
+    """
+    if not with_gsplat:
+        from talksplat_export.rasterization import rasterize
+
+        return partial(rasterize, dialect=dialect)
+    from gsplat import rasterization
+
+    def draw(**arguments: Any) -> tuple[Any, Any]:
+        colors, alphas, _ = rasterization(**arguments, packed=False)
+        return colors, alphas
+
+    return draw

@@ -30,13 +30,11 @@ class Part:
 
 PARTS = {
     "probes": Part("What works on this device", 1500),
-    "parity": Part("Rasterizer: the CPU's picture, replay, overflow", 240),
-    "rasterizer": Part("Rasterizer: speed", 300),
-    "sanitizer": Part("Rasterizer: compute-sanitizer", 300),
-    "ada": Part("Whole frames: ada", 300),
-    "sdtalk": Part("Whole frames: SDTalk at its published size, random weights", 420),
-    "start": Part("First frame and memory", 300),
-    "sessions": Part("Sessions at 25 frames per second", 300),
+    "parity": Part("Rasterizer: the CPU's picture, replay, overflow", 300),
+    "rasterizer": Part("Rasterizer: speed", 400),
+    "sanitizer": Part("Rasterizer: compute-sanitizer", 500),
+    "ada": Part("Whole frames: ada", 900),
+    "sdtalk": Part("Whole frames: SDTalk at its published size, random weights", 1200),
 }
 
 
