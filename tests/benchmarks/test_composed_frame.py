@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from benchmarks import composed_frame
 from tests.sdk.composed_frames import library
 from tests.sdk.synthetic_bundle import write_synthetic_bundle
 
+from benchmarks import composed_frame
 from talksplat.backends.split_frame import SplitFrameRunner
 from talksplat.families import frame_program
 
