@@ -182,6 +182,7 @@ class _Context:
         with _lock:
             if self.lost is None:
                 self.lost = reason
+                self._end_if_unused()
 
     def enter(self) -> None:
         with _lock:

@@ -207,6 +207,20 @@ def test_a_lost_device_is_not_opened_before_its_users_are_closed(fake_driver: Fa
     open_device().close()
 
 
+def test_a_loss_that_only_a_picture_sees_does_not_keep_the_device(fake_driver: FakeDriver) -> None:
+    with open_device() as device, Stream(device) as stream:
+        picture = stream.to_device(np.ones(3, np.float32))
+    fake_driver.fail_next("cuMemcpyDtoH", "CUDA_ERROR_ILLEGAL_ADDRESS")
+    with pytest.raises(DeviceLostError):
+        picture.numpy()
+    with open_device() as again, Stream(again) as fresh:
+        np.testing.assert_array_equal(fresh.to_device(np.arange(3)).numpy(), [0, 1, 2])
+        with pytest.raises(DeviceLostError):
+            picture.numpy()
+        del picture
+    assert not fake_driver.leaks
+
+
 def test_a_loss_that_another_library_saw(fake_driver: FakeDriver) -> None:
     with open_device() as device:
         device.mark_lost("TensorRT failed in enqueue.")
