@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -67,16 +69,28 @@ def run_part(name: str, settings: Settings, commit: str, where: dict[str, Any]) 
     file = settings.output / f"{name}.json"
     file.unlink(missing_ok=True)
     limit = PARTS[name].limit_s
-    try:
-        code = subprocess.run(command, cwd=ROOT, timeout=limit, check=False).returncode
-        message = f"its process ended with {code} and left no result; see its output"
-    except subprocess.TimeoutExpired:
-        message = f"not done after {limit:.0f} s, ended"
+    code = wait(command, limit)
+    message = f"its process ended with {code} and left no result; see its output"
+    if code is None:
+        message = f"not done after {limit:g} s, ended"
     if not file.is_file():
         Result(
             name, "failed", f"python -m benchmarks.gpu {name}", where, limit, message=message
         ).write(settings.output)
     return Result.read(file)
+
+
+def wait(command: Sequence[str], limit: float) -> int | None:
+    """Run a command to its end; None when it took too long and was ended with all it started."""
+    process = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
+    try:
+        return process.wait(limit)
+    except subprocess.TimeoutExpired:
+        return None
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
