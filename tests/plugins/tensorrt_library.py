@@ -193,11 +193,11 @@ def compile_plugin(folder: Path, headers: Path) -> Path:
     return link_library(folder / "plugin.so", sources, headers, *options)
 
 
-def compile_tensorrt(folder: Path, headers: Path, version: int) -> Path:
+def compile_tensorrt(folder: Path, headers: Path, version: int, name: str = "libnvinfer") -> Path:
     """A library that takes itself for TensorRT's."""
-    name = f"libnvinfer.so.{version // 10000}"
-    options = (f"-DSAID_VERSION={version}", f"-Wl,-soname,{name}")
-    return link_library(folder / name, [HERE / "tensorrt_stand_in.cpp"], headers, *options)
+    file = f"{name}.so.{version // 10000}"
+    options = (f"-DSAID_VERSION={version}", f"-Wl,-soname,{file}")
+    return link_library(folder / file, [HERE / "tensorrt_stand_in.cpp"], headers, *options)
 
 
 LAUNCH = ctypes.CFUNCTYPE(

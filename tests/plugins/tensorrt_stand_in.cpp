@@ -59,5 +59,12 @@ int32_t getInferLibVersion() noexcept { return SAID_VERSION; }
 
 IPluginRegistry* getPluginRegistry() noexcept { return &registry(); }
 
+// How many creators a plugin library has for this TensorRT.
+int32_t stand_in_creators(IPluginCreatorInterface* const* (*get_creators)(int32_t&)) {
+  int32_t count = -1;
+  get_creators(count);
+  return count;
+}
+
 const char* stand_in_taken() { return registry().taken.c_str(); }
 }

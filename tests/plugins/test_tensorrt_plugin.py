@@ -638,6 +638,21 @@ class TestHandshake:
             assert "is it registered already?" in message
             assert done.stderr == ""
 
+    def test_the_tensorrt_that_asks_is_the_one_that_counts(
+        self, library: Library, tmp_path: Path
+    ) -> None:
+        # A version-compatible engine of another major version brings its own runtime with it.
+        own = library.version // 10000
+        process = trt.compile_tensorrt(tmp_path, library.headers, (21 - own) * 10000 + 500)
+        engine = trt.compile_tensorrt(tmp_path, library.headers, own * 10000 + 500, "lean")
+        done = subprocess.run(
+            [sys.executable, "-c", TWO_RUNTIMES, str(process), str(engine), str(library.path)],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout.split() == ["0", "1"]
+
 
 CONVERSATION = """
 import ctypes, sys
@@ -653,4 +668,11 @@ for _ in range(2):
     print(plugin.talksplat_tensorrt_plugin_register(None))
 print(tensorrt.stand_in_taken().decode() or "nothing")
 print(plugin.talksplat_tensorrt_plugin_last_error().decode())
+"""
+TWO_RUNTIMES = """
+import ctypes, sys
+plugin = ctypes.CDLL(sys.argv[3])
+for path in sys.argv[1:3]:
+    runtime = ctypes.CDLL(path)
+    print(runtime.stand_in_creators(plugin.getCreators))
 """

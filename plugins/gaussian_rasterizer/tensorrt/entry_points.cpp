@@ -53,11 +53,11 @@ void check(int32_t version) {
   }
 }
 
-// Whether TensorRT, which is calling, may have the plugin. One that cannot be found is linked into
-// its program, and has to know what it does.
-bool serves() noexcept {
-  return reported(nullptr, false, [] {
-    const int32_t version = running_version();
+// Whether the TensorRT at `caller` may have the plugin. One that cannot be found is linked into its
+// program, and has to know what it does.
+bool serves(const void* caller) noexcept {
+  return reported(nullptr, false, [&] {
+    const int32_t version = running_version(caller);
     if (version != 0) check(version);
     return true;
   });
@@ -85,12 +85,12 @@ namespace trt = talksplat::tensorrt;
 
 TALKSPLAT_EXPORT nvinfer1::IPluginCreatorInterface* const* getCreators(int32_t& count) {
   static nvinfer1::IPluginCreatorInterface* const creators[] = {&trt::creator()};
-  count = trt::serves() ? 1 : 0;
+  count = trt::serves(__builtin_return_address(0)) ? 1 : 0;
   return count == 0 ? nullptr : creators;
 }
 
 TALKSPLAT_EXPORT void setLoggerFinder(nvinfer1::ILoggerFinder* finder) {
-  if (trt::serves()) trt::set_logger_finder(finder);
+  if (trt::serves(__builtin_return_address(0))) trt::set_logger_finder(finder);
 }
 
 TALKSPLAT_EXPORT int32_t talksplat_tensorrt_plugin_info(talksplat_tensorrt_plugin_facts* facts,

@@ -15,23 +15,34 @@ constexpr const char* kLibraries[] = {
 #endif
     "libnvinfer.so.12", "libnvinfer.so.9", "libnvinfer.so.8"};
 
+// In a library that is loaded already.
+void* find_in(const char* library_name, const char* symbol) noexcept {
+  void* library = dlopen(library_name, RTLD_LAZY | RTLD_NOLOAD);
+  if (library == nullptr) return nullptr;
+  void* found = dlsym(library, symbol);
+  dlclose(library);  // gives back only what RTLD_NOLOAD took
+  return found;
+}
+
 }  // namespace
 
 void* find_in_tensorrt(const char* symbol) noexcept {
   if (void* found = dlsym(RTLD_DEFAULT, symbol)) return found;
   // Loaded, but not for everybody: as the tensorrt package of Python does.
   for (const char* name : kLibraries) {
-    void* library = dlopen(name, RTLD_LAZY | RTLD_NOLOAD);
-    if (library == nullptr) continue;
-    void* found = dlsym(library, symbol);
-    dlclose(library);  // gives back only what RTLD_NOLOAD took
-    if (found != nullptr) return found;
+    if (void* found = find_in(name, symbol)) return found;
   }
   return nullptr;
 }
 
-int32_t running_version() noexcept {
-  void* function = find_in_tensorrt("getInferLibVersion");
+int32_t running_version(const void* caller) noexcept {
+  constexpr char kSymbol[] = "getInferLibVersion";
+  void* function = nullptr;
+  Dl_info library;
+  if (caller != nullptr && dladdr(caller, &library) != 0) {
+    function = find_in(library.dli_fname, kSymbol);
+  }
+  if (function == nullptr) function = find_in_tensorrt(kSymbol);
   return function == nullptr ? 0 : reinterpret_cast<int32_t (*)() noexcept>(function)();
 }
 

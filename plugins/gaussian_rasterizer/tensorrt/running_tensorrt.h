@@ -6,8 +6,10 @@
 
 namespace talksplat::tensorrt {
 
-// What getInferLibVersion() answers; 0 if no libnvinfer is loaded, or it cannot be found.
-int32_t running_version() noexcept;
+// What getInferLibVersion() answers in the library that holds `caller`, or, if that is no TensorRT,
+// in the TensorRT of this process; 0 if there is none, or it cannot be found. There may be several:
+// a version-compatible engine brings the runtime of the TensorRT that built it.
+int32_t running_version(const void* caller = nullptr) noexcept;
 
 // A function that libnvinfer exports; nullptr if there is none.
 void* find_in_tensorrt(const char* symbol) noexcept;
