@@ -13,7 +13,7 @@ import pytest
 from talksplat.cuda import compile as cuda_compile
 from talksplat.cuda import open_device
 from talksplat.cuda.compile import Architecture, architecture_of, compile_kernels
-from talksplat.cuda.compositing import Compositing
+from talksplat.cuda.compositing import _KERNELS, Compositing
 from talksplat.errors import BackendError
 
 if TYPE_CHECKING:
@@ -154,19 +154,31 @@ def test_a_driver_that_refuses_what_was_compiled(
         Compositing(device)
 
 
-@pytest.mark.parametrize("architecture", [75, 80, 86, 89, 90, 100, 120])
-def test_compositing_compiles_for_every_generation(
-    architecture: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def real_nvrtc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NVRTC itself, which needs no GPU, and an empty cache."""
     nvrtc = pytest.importorskip("cuda.bindings.nvrtc", reason="needs cuda-python")
     try:
         nvrtc.nvrtcVersion()
     except RuntimeError as error:
         pytest.skip(f"needs the library of NVRTC: {error}")
     monkeypatch.setenv("TALKSPLAT_CACHE", str(tmp_path))
+
+
+@pytest.mark.usefixtures("real_nvrtc")
+@pytest.mark.parametrize("architecture", [75, 80, 86, 89, 90, 100, 120])
+def test_compositing_compiles_for_every_generation(architecture: int) -> None:
     image = compile_kernels("compositing", Architecture(f"sm_{architecture}"))
     assert image.startswith(b"\x7fELF")
-    for kernel in ("unpack_picture", "pack_picture", "dilate_rows", "dilate_columns"):
+    for kernel in _KERNELS:
         assert kernel.encode() in image
-    assert b"lay_over" in image
-    assert b"cover" in image
+
+
+@pytest.mark.usefixtures("real_nvrtc")
+def test_compositing_rounds_after_every_operation() -> None:
+    text = compile_kernels("compositing", Architecture("compute_75")).decode()
+    for rounded in ("mul.rn.f32", "add.rn.f32", "sub.rn.f32", "div.rn.f32"):
+        assert rounded in text
+    # Without .rn the driver may still merge what PTX keeps apart.
+    for merged_or_rough in ("fma", "mul.f32", "add.f32", "sub.f32", ".ftz", ".approx", "div.full"):
+        assert merged_or_rough not in text
