@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -29,6 +30,7 @@ from talksplat.rasterization import rasterize
 Array = np.ndarray
 Feed = dict[str, Array]
 
+ROOT = Path(__file__).parents[2]
 INPUTS = ("means", "quats", "scales", "opacities", "colors", "viewmats", "Ks", "backgrounds")
 ATTRIBUTES = ("near_plane", "far_plane", "radius_clip", "eps2d", "sh_degree", "render_mode")
 
@@ -314,6 +316,26 @@ def test_a_runtime_that_is_too_old_is_told_so(library: Path) -> None:
     register.restype = ctypes.c_void_p
     assert register(None, ctypes.byref(base)) == 1
     assert said == [b"GaussianRasterize needs ONNX Runtime 1.17 or later, found 1.9.0."]
+
+
+@pytest.mark.parametrize("source", ["cuda_kernel.cpp", "register.cpp"])
+def test_the_operator_for_cuda_compiles(source: str) -> None:
+    """It cannot be run without a GPU, nor linked without nvcc."""
+    compiler = shutil.which("c++")
+    cuda = Path(os.environ.get("CUDA_HOME", "/usr/local/cuda")) / "include"
+    onnxruntime_headers = Path(
+        os.environ.get("ONNXRUNTIME_INCLUDE_DIR", ROOT / "build/onnxruntime")
+    )
+    for header in (cuda / "cuda_runtime_api.h", onnxruntime_headers / "onnxruntime_c_api.h"):
+        if not header.is_file():
+            pytest.skip(f"no {header}")
+    if compiler is None:
+        pytest.skip("no C++ compiler")
+    flags = ["-std=c++20", "-fsyntax-only", "-Wall", "-Wextra", "-Werror", "-DTALKSPLAT_WITH_CUDA"]
+    includes = [f"-isystem{folder}" for folder in (cuda, onnxruntime_headers)]
+    path = ROOT / "plugins/gaussian_rasterizer/onnxruntime" / source
+    run = subprocess.run([compiler, *flags, *includes, path], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
 
 
 def test_the_variable_names_the_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
