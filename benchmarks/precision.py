@@ -193,7 +193,7 @@ class _BothRunners(OnnxRuntimeRunner):
         return half
 
 
-def measure(
+def measure_float16(
     path: Path, pcm: NDArray[np.float32], features: Path | None = None, threads: int = 1
 ) -> Report:
     """Speak once in float32 and once rounded, and compare.
@@ -272,7 +272,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     pcm = read_audio(args.speech)[: args.frames * 16000 // MODEL_FPS]
-    print(markdown([measure(path, pcm, threads=args.threads) for path in args.avatars]), end="")
+    print(
+        markdown([measure_float16(path, pcm, threads=args.threads) for path in args.avatars]),
+        end="",
+    )
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ import soundfile
 from tests.export.checkpoints.sdtalk_files import make_person, save_checkpoint
 
 from talksplat.bundle import Bundle
+from talksplat.engines.shipped import IndexEntry, open_shipped
 from talksplat.manifest import Manifest
 from talksplat_export.families.sdtalk import SdtalkConfig
 
@@ -106,17 +107,19 @@ def measure(folder: Path, frames: int) -> tuple[list[Step], Bundle]:
             "talksplat",
             ("run", *frames_of, "-o", folder / "frames"),
         ),
-        "TensorRT-RTX engines": (
-            "talksplat_export.engines",
-            (files.avatar, "-o", folder / "engines"),
+        "talksplat build": (
+            "talksplat",
+            ("build", files.avatar, "--backend", "tensorrt-rtx", "-o", folder / "engines"),
         ),
     }
     steps += [run(name, *command) for name, command in commands.items()]
     return steps, Bundle.open(files.avatar)
 
 
-def markdown(steps: Sequence[Step], manifest: Manifest, frames: int, engines: str) -> str:
-    """What was measured, as a page. ``engines`` is the table of the engines."""
+def markdown(
+    steps: Sequence[Step], manifest: Manifest, frames: int, engines: Sequence[IndexEntry]
+) -> str:
+    """What was measured, as a page."""
     parity, baked = manifest.parity, manifest.baked
     assert parity is not None
     cores = len(os.sched_getaffinity(0))
@@ -160,9 +163,16 @@ def markdown(steps: Sequence[Step], manifest: Manifest, frames: int, engines: st
             "|---|---|",
             *files,
             "",
-            "Engines, built without a GPU:",
+            "Engines of TensorRT for RTX, built without a GPU:",
             "",
-            engines,
+            "| graph | ONNX bytes | layers | engine bytes | build, s |",
+            "|---|---|---|---|---|",
+            *(
+                f"| `{engine.graph}` | {engine.onnx_bytes:,} | {engine.layers} | "
+                f"{engine.bytes:,} | {engine.seconds:.2f} |"
+                for engine in engines
+            ),
+            "",
         ]
     )
 
@@ -175,7 +185,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("docs/sdtalk_full_size.md"))
     args = parser.parse_args()
     steps, bundle = measure(args.folder, args.frames)
-    engines = (args.folder / "engines.md").read_text()
+    engines = open_shipped(args.folder / "engines").index.engines
     args.output.write_text(markdown(steps, bundle.manifest, args.frames, engines))
     print(json.dumps([vars(step) for step in steps], indent=2))
 

@@ -1,45 +1,34 @@
-"""TensorRT-RTX takes every graph; no GPU is needed to know."""
+"""The lab's D3-Talker bundle as engines, and what float16 changes of it."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-import onnx
 import pytest
-from onnx import TensorProto, helper
+from benchmarks.precision import measure_float16
+from tests.export.avatar_factory import probe_speech
+from tests.export.engine_builds import build_every_graph
 
-from talksplat.bundle import Bundle, BundleWriter
-from talksplat.errors import BackendError
-from talksplat_export.engines import build_engine, build_engines, write_records
-
-pytest.importorskip("tensorrt_rtx")
-
-
-def test_every_graph_becomes_an_engine_and_is_written_down(bundle: Bundle) -> None:
-    records = build_engines(bundle)
-    assert [record.graph for record in records] == list(bundle.manifest.graphs)
-    assert all(record.engine_bytes > 10_000 and record.layers > 5 for record in records)
-    output = Path(__file__).parents[2] / "out" / "engines_of_the_tests_avatar"
-    write_records(records, output)
-    written = json.loads(output.with_suffix(".json").read_text())
-    assert [engine["graph"] for engine in written["engines"]] == list(bundle.manifest.graphs)
+from talksplat.backends.options import Precision
+from talksplat.bundle import Bundle
 
 
-def test_a_graph_that_tensorrt_refuses_is_named(bundle: Bundle, tmp_path: Path) -> None:
-    """Unique has no counterpart in TensorRT: the size of its output is known too late."""
-    node = helper.make_node("Unique", ["x"], ["y"])
-    graph = helper.make_graph(
-        [node],
-        "unsupported",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [4])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n"])],
-    )
-    opset = helper.make_opsetid("", 18)
-    model = helper.make_model(graph, opset_imports=[opset], ir_version=8)
-    onnx.checker.check_model(model)
-    with BundleWriter(tmp_path / "bad.avatar") as writer:
-        writer.add_graph("unsupported", model.SerializeToString())
-        bad = writer.commit(bundle.manifest)
-    with pytest.raises(BackendError, match=r"unsupported\.onnx"):
-        build_engine(bad, "unsupported")
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_every_graph_becomes_an_engine(
+    bundle: Bundle, precision: Precision, tmp_path: Path
+) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    engines = build_every_graph(bundle, precision, tmp_path)
+    assert [engine.graph for engine in engines] == list(bundle.manifest.graphs)
+    for engine in engines:
+        assert engine.entry.bytes > 10_000 and engine.entry.facts["layers"] > 5
+
+
+def test_float16_changes_a_frame_by_less_than_is_seen(bundle: Bundle) -> None:
+    report = measure_float16(bundle.path, probe_speech(3200).numpy())
+    assert set(report.outputs) == {
+        f"{name}: {output.name}"
+        for name, graph in bundle.manifest.graphs.items()
+        for output in graph.outputs
+    }
+    assert len(report.psnr_db) == 5 and min(report.psnr_db) > 50

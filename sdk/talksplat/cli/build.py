@@ -18,7 +18,7 @@ from talksplat.cuda import open_device
 from talksplat.engines.cache import EngineCache
 from talksplat.engines.flavours import FLAVOURS, ComputeCapability, Flavour, open_flavour
 from talksplat.engines.obtain import Engine, Workshop, frame_source, obtain_all, sources_of
-from talksplat.engines.shipped import write_index
+from talksplat.engines.shipped import output_folder, write_index
 from talksplat.errors import BackendError, InputError
 
 ONNXRUNTIME = "onnxruntime"
@@ -107,7 +107,8 @@ def _for_this_machine(flavour: Flavour, args: argparse.Namespace, opened: ExitSt
         if flavour.needs_device:
             raise
     target = flavour.target(device, args.compatible)
-    return Workshop(flavour, target, EngineCache(args.output), device, threads=args.jobs)
+    cache = EngineCache() if args.output is None else output_folder(args.output)
+    return Workshop(flavour, target, cache, device, threads=args.jobs)
 
 
 def _ahead_of_time(flavour: Flavour, args: argparse.Namespace) -> Workshop:
@@ -117,7 +118,7 @@ def _ahead_of_time(flavour: Flavour, args: argparse.Namespace) -> Workshop:
             "them to, found none."
         )
     target = flavour.targets(_capabilities(args.all_targets))
-    return Workshop(flavour, target, EngineCache(args.output), threads=args.jobs)
+    return Workshop(flavour, target, output_folder(args.output), threads=args.jobs)
 
 
 def _capabilities(text: str) -> list[ComputeCapability]:

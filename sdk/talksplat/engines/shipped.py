@@ -17,7 +17,7 @@ from talksplat import schema
 from talksplat.atomic import write_bytes
 from talksplat.engines.cache import EngineCache, EngineKey, Entry, Found, Missing
 from talksplat.engines.flavours import DeviceFacts, Target
-from talksplat.errors import BackendError
+from talksplat.errors import BackendError, OutputError
 from talksplat.schema import MaxLength, Range, SchemaError
 
 VARIABLE = "TALKSPLAT_ENGINES"
@@ -126,13 +126,28 @@ def open_shipped(folder: Path) -> ShippedEngines:
     return ShippedEngines(folder, index)
 
 
+def output_folder(folder: Path) -> EngineCache:
+    """Where engines to ship are written to: a new folder, or one that holds such engines already.
+
+    Raises:
+        OutputError: there is something else.
+    """
+    ours = not folder.exists() or (folder / INDEX).is_file()
+    if not ours and (not folder.is_dir() or any(folder.iterdir())):
+        raise OutputError(
+            f"Expected a new folder for engines, or one with an {INDEX}, found something else at "
+            f"{folder}; choose another path."
+        )
+    return EngineCache(folder)
+
+
 def write_index(
     cache: EngineCache,
     target: Target,
     precision: Literal["fp32", "fp16"],
     engines: Sequence[tuple[str, Entry]],
 ) -> None:
-    """Write ``index.json`` beside engines.
+    """Write ``index.json`` beside engines, and remove engines that are not in it.
 
     Args:
         cache: the folder that holds them.
@@ -156,6 +171,7 @@ def write_index(
         engines=tuple(_index_entry(cache, graph, entry) for graph, entry in engines),
     )
     write_bytes(cache.folder / INDEX, schema.encode(index).encode())
+    cache.retain([entry for _, entry in engines])
 
 
 def _index_entry(cache: EngineCache, graph: str, entry: Entry) -> IndexEntry:

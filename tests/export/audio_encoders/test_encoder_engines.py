@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
 from tests.export.audio_encoders.speech_models import make_model
+from tests.export.engine_builds import build_graph
 
+from talksplat.backends.options import Precision
 from talksplat.bundle import Bundle, BundleWriter
 from talksplat_export.audio_encoders import weights
 from talksplat_export.audio_encoders.ave import AveEncoder
 from talksplat_export.audio_encoders.base import ClipEncoder, export_clip_encoder
 from talksplat_export.audio_encoders.speech_model import SpeechModel
 from talksplat_export.audio_encoders.streaming import stream
-from talksplat_export.engines import build_engine
 from talksplat_export.onnx_export import export_graph
 
 trt = pytest.importorskip("tensorrt_rtx")
@@ -30,13 +32,16 @@ def make_encoder(name: str, **sizes: object) -> ClipEncoder:
 
 
 @pytest.mark.parametrize("name", ENCODERS)
-def test_a_block_becomes_an_engine(name: str, bundle: Bundle, tmp_path: Path) -> None:
+def test_a_block_becomes_an_engine_in_both_precisions(
+    name: str, bundle: Bundle, tmp_path: Path
+) -> None:
     audio = stream(make_encoder(name), 0.1 * torch.randn(8000))
     with BundleWriter(tmp_path / "encoder.avatar") as writer:
         writer.add_graph("audio_encoder", export_graph(audio.graph(), 18))
         encoder = writer.commit(bundle.manifest)
-    record = build_engine(encoder, "audio_encoder")
-    assert record.engine_bytes > 10_000 and record.layers > 20
+    for precision in get_args(Precision):
+        entry = build_graph(encoder, "audio_encoder", precision, tmp_path / "engines").entry
+        assert entry.bytes > 10_000 and entry.facts["layers"] > 20
 
 
 def test_a_block_whose_weights_are_inputs_becomes_an_engine(

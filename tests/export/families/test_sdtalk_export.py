@@ -11,6 +11,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from benchmarks.precision import measure_float16
 from numpy.typing import NDArray
 from tests.export.checkpoints.sdtalk_files import (
     FEATURE_SIZE,
@@ -20,18 +21,19 @@ from tests.export.checkpoints.sdtalk_files import (
     save_checkpoint,
     transform,
 )
+from tests.export.engine_builds import build_every_graph
 from tests.sdk.composed_frames import unequal_frames
 from torch import Tensor
 
 import talksplat
+from talksplat.backends.options import Precision
 from talksplat.bundle import Bundle
-from talksplat.errors import BackendError, CheckpointError, InputError
+from talksplat.errors import CheckpointError, InputError
 from talksplat.manifest import AudioBlocks, AudioContract, Provenance, WindowContract
 from talksplat_export import oracle
 from talksplat_export.audio_encoders.base import AudioEncoder
 from talksplat_export.checkpoints import sdtalk
 from talksplat_export.checkpoints.sdtalk import SdtalkCheckpoint
-from talksplat_export.engines import build_engine
 from talksplat_export.export import export_checkpoint
 from talksplat_export.families.flop_counter import FlopCounter
 from talksplat_export.families.sdtalk import FeatureGaussians, MotionNetwork, SdtalkConfig
@@ -465,14 +467,21 @@ def _pictures(
         return np.stack([frame.image for frame in session.frames()])
 
 
-@pytest.mark.parametrize("graph", ["motion", "refiner"])
-def test_tensorrt_takes_every_graph(bundle: Bundle, graph: str) -> None:
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_tensorrt_takes_every_graph(bundle: Bundle, precision: Precision, tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx")
-    try:
-        record = build_engine(bundle, graph)
-    except BackendError as error:
-        pytest.fail(str(error))
-    assert record.layers > 5 and record.engine_bytes > 10_000
+    engines = build_every_graph(bundle, precision, tmp_path)
+    assert {engine.graph for engine in engines} >= {"motion", "refiner"}
+    for engine in engines:
+        assert engine.entry.bytes > 10_000 and engine.entry.facts["layers"] > 5
+
+
+def test_float16_changes_a_frame_by_less_than_is_seen(bundle: Bundle) -> None:
+    report = measure_float16(bundle.path, np.zeros(640 * FRAMES, np.float32))
+    assert min(report.psnr_db) > 50  # 0.8 of 255 levels; measured 60 and more
+    # A thousandth of the head's size; one level of 255.
+    assert report.outputs["motion: means"].largest < 1e-3
+    assert report.outputs["refiner: image"].largest < 4e-3
 
 
 def test_a_person_of_another_mesh_or_size_is_refused(checkpoint: SdtalkCheckpoint) -> None:

@@ -115,3 +115,28 @@ def test_all_targets_without_a_list_are_all_from_ampere_on(
     assert shipped.index.devices == "8.0 and later"
     workshop = replace(open_workshop(flavour, FakeDevice("H200", (9, 0))), shipped=shipped)
     assert workshop.obtain(source).reason is None
+
+
+def test_engines_of_before_do_not_stay_among_them(
+    bundle_path: Path, shipped: Path, flavour: Flavour
+) -> None:
+    command = ["build", str(bundle_path), "--backend", "tensorrt-rtx", "-o", str(shipped)]
+    assert main([*command, "--all-targets"]) == 0
+    index = open_shipped(shipped).index
+    assert index.devices == "8.0 and later"
+    assert {engine.file for engine in index.engines} == {
+        path.name for path in shipped.glob("*.engine")
+    }
+    assert len(list(shipped.iterdir())) == 2 * len(index.engines) + 1
+
+
+def test_a_folder_with_other_things_is_left_alone(
+    bundle_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "documents"
+    folder.mkdir()
+    (folder / "letter.txt").write_text("dear")
+    command = ["build", str(bundle_path), "--backend", "tensorrt-rtx", "--all-targets"]
+    assert main([*command, "-o", str(folder)]) == 1
+    assert "Expected a new folder for engines" in capsys.readouterr().err
+    assert [path.name for path in folder.iterdir()] == ["letter.txt"]
