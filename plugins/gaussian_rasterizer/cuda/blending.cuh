@@ -112,6 +112,8 @@ __device__ __forceinline__ void stage(const FrameArguments& frame, const Splat* 
                            absolute(middle_y - y) <= splat.reach_y;
         reached |= static_cast<uint32_t>(meets) << warp;
       }
+    } else if constexpr (Sizes::kInSplats) {
+      batch.values[at] = {0.0f, 0.0f, 0.0f, 0.0f};  // may be blended with an alpha of 0
     }
 #pragma unroll
     for (int warp = 0; warp < kWarps; ++warp) {
@@ -129,24 +131,18 @@ __device__ __forceinline__ void stage(const FrameArguments& frame, const Splat* 
   }
 }
 
-struct Limits {
-  float max_alpha, last_transmittance;
-};
-
-__device__ __forceinline__ Limits limits_of(const Rules& rules) {
-  // Stopping below 1e-4 is stopping at or below the number before it.
-  return {rules.max_alpha(), rules.stop_at_equality() ? kMinTransmittance : 9.9999990e-5f};
-}
-
 // Of the splat at `place` of the batch on the pixel (x, y) from the tile's centre; 0 below 1/255.
+// Written without a branch.
 template <int kChannels>
-__device__ __forceinline__ float alpha_at(const Batch<kChannels>& batch, int place, float x,
-                                          float y, const Limits& limits) {
+__device__ __forceinline__ float alpha_at(const FrameArguments& frame,
+                                          const Batch<kChannels>& batch, int place, float x,
+                                          float y) {
   const Ellipse ellipse = batch.ellipses[place];
   const Offset offset = batch.offsets[place];
   const float power = exponent(x, y, offset.c0, offset.c1, ellipse.l0, ellipse.l1, ellipse.l2,
                                ellipse.log2_opacity);
-  return kLog2MinAlpha <= power ? minimum(power_of_two(power), limits.max_alpha) : 0.0f;
+  const float alpha = fminf(power_of_two(power), frame.max_alpha);
+  return kLog2MinAlpha <= power ? alpha : 0.0f;
 }
 
 // One pixel on its way from front to back. `product` goes on falling after the pixel is finished,
@@ -157,16 +153,16 @@ struct Pixel {
   float product, left;
   float sums[kChannels];
 
-  __device__ __forceinline__ bool open(const Limits& limits) const {
-    return limits.last_transmittance < product;
+  __device__ __forceinline__ bool open(const FrameArguments& frame) const {
+    return frame.last_transmittance < product;
   }
 
   // With the splat at `place` of the batch. All lanes of the warp come here.
-  __device__ __forceinline__ void blend(const Batch<kChannels>& batch, int place, float alpha,
-                                        const Limits& limits) {
+  __device__ __forceinline__ void blend(const FrameArguments& frame, const Batch<kChannels>& batch,
+                                        int place, float alpha) {
     const float full_weight = alpha * product;
     product = negative_multiply_add(alpha, product, product);
-    const bool counts = open(limits);
+    const bool counts = open(frame);
     left = counts ? product : left;
     const float weight = counts ? full_weight : 0.0f;
     if constexpr (!Batch<kChannels>::kInSplats) {
@@ -185,24 +181,25 @@ struct Pixel {
   }
 
   // With the splats of a group of 32 that are `reached`.
-  __device__ __forceinline__ void blend_group(const Batch<kChannels>& batch, int first,
-                                              uint32_t reached, float x, float y,
-                                              const Limits& limits) {
+  __device__ __forceinline__ void blend_group(const FrameArguments& frame,
+                                              const Batch<kChannels>& batch, int first,
+                                              uint32_t reached, float x, float y) {
     while (reached != 0) {
       const int place = first + __ffs(reached) - 1;
       reached &= reached - 1;
-      const float alpha = alpha_at(batch, place, x, y, limits);
+      const float alpha = alpha_at(frame, batch, place, x, y);
       if constexpr (!Batch<kChannels>::kInSplats) {
-        blend(batch, place, alpha, limits);
+        blend(frame, batch, place, alpha);
       } else {
         // Two at a time: from shared memory to alpha is a long chain of dependent instructions, and
-        // two of them fill each other's gaps. Many channels fill them by themselves.
+        // two of them fill each other's gaps. Many channels fill them by themselves. Where there is
+        // no second one, whatever lies at the group's last place is blended with an alpha of 0.
         const bool has_next = reached != 0;
-        const int next = has_next ? first + __ffs(reached) - 1 : place;
+        const int next = first + ((__ffs(reached) - 1) & 31);
         reached &= reached - 1;
-        const float next_alpha = alpha_at(batch, next, x, y, limits);
-        blend(batch, place, alpha, limits);
-        if (has_next) blend(batch, next, next_alpha, limits);
+        const float next_alpha = alpha_at(frame, batch, next, x, y);
+        blend(frame, batch, place, alpha);
+        blend(frame, batch, next, has_next ? next_alpha : 0.0f);
       }
     }
   }
@@ -227,7 +224,6 @@ __device__ __forceinline__ void blend_tile(const FrameArguments& frame) {
 #pragma unroll
   for (int c = 0; c < kChannels; ++c) pixel.sums[c] = 0.0f;
   if (with_picture) {
-    const Limits limits = limits_of(frame.rules);
     const float x = from_centre(column), y = from_centre(row);
     const float centre_x = tile_x + 0.5f * kTileSize, centre_y = tile_y + 0.5f * kTileSize;
     const uint32_t* starts =
@@ -237,16 +233,16 @@ __device__ __forceinline__ void blend_tile(const FrameArguments& frame) {
     const Splat* splats = frame.splats + static_cast<int64_t>(view) * frame.gaussians;
     for (uint32_t begin = starts[0]; begin < end; begin += Sizes::kSplats) {
       // Also waits until all warps are done with the batch before.
-      if (!__syncthreads_or(pixel.open(limits))) break;
+      if (!__syncthreads_or(pixel.open(frame))) break;
       const uint32_t rest = end - begin;
       const int count = rest < Sizes::kSplats ? static_cast<int>(rest) : Sizes::kSplats;
       stage(frame, splats, pairs + begin, count, centre_x, centre_y, first_channel, batch);
       __syncthreads();
 #pragma unroll 1
       for (int group = 0; group < Sizes::kGroups; ++group) {
-        if (!__any_sync(kWholeWarp, pixel.open(limits))) break;
-        pixel.blend_group(batch, group * static_cast<int>(kWarp), batch.reached[group][warp], x, y,
-                          limits);
+        if (!__any_sync(kWholeWarp, pixel.open(frame))) break;
+        pixel.blend_group(frame, batch, group * static_cast<int>(kWarp), batch.reached[group][warp],
+                          x, y);
       }
     }
   }

@@ -66,6 +66,9 @@ struct FrameArguments {
   uint64_t* pairs;             // [C,room] depth bits << 32 | Gaussian, tile after tile
 
   Rules rules;
+  // Of those, what every step of blending asks: alpha is clamped to the first; a pixel whose
+  // transmittance would fall to the second or below is finished.
+  float max_alpha, last_transmittance;
   RenderMode render_mode;
   uint32_t gaussians, cameras;
   int32_t color_channels;  // D; 0 when only depth is blended

@@ -1,6 +1,7 @@
 #include "plan.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <stdexcept>
 #include <string>
@@ -63,6 +64,10 @@ FrameArguments arguments_of(const Problem& problem) {
   FrameArguments out = {};
   out.rules = problem.rules;
   out.rules.far_plane = std::min(out.rules.far_plane, 3e38f);  // an infinite depth is beyond it
+  out.max_alpha = out.rules.max_alpha();
+  // Stopping below 1e-4 is stopping at or below the number before it.
+  out.last_transmittance =
+      out.rules.stop_at_equality() ? kMinTransmittance : std::nextafter(kMinTransmittance, 0.0f);
   out.render_mode = problem.render_mode;
   out.gaussians = static_cast<uint32_t>(problem.gaussians);
   out.cameras = static_cast<uint32_t>(problem.cameras);

@@ -63,20 +63,23 @@ template <class Visit>
 __device__ __forceinline__ void for_each_tile(const TileEntry& own, int tiles_x,
                                               const Visit& visit) {
   constexpr int kOwnTiles = 16;
-  const int count = own.count();
-  const auto visit_if_met = [tiles_x, &visit](const TileEntry& entry, int place) {
-    const int tile_x = entry.range.x0 + place % entry.columns();
-    const int tile_y = entry.range.y0 + place / entry.columns();
+  const auto visit_if_met = [tiles_x, &visit](const TileEntry& entry, int tile_x, int tile_y) {
     if (entry.meets(tile_x, tile_y)) visit(entry, tile_y * tiles_x + tile_x);
   };
+  const int count = own.count();
   if (count <= kOwnTiles) {
-    for (int place = 0; place < count; ++place) visit_if_met(own, place);
+    for (int tile_y = own.range.y0; tile_y < own.range.y1; ++tile_y) {
+      for (int tile_x = own.range.x0; tile_x < own.range.x1; ++tile_x) {
+        visit_if_met(own, tile_x, tile_y);
+      }
+    }
   }
   uint32_t large = __ballot_sync(kWholeWarp, count > kOwnTiles);
   for (; large != 0; large &= large - 1) {
     const TileEntry entry = entry_of_lane(own, __ffs(large) - 1);
+    const int columns = entry.columns();
     for (int place = threadIdx.x % kWarp; place < entry.count(); place += kWarp) {
-      visit_if_met(entry, place);
+      visit_if_met(entry, entry.range.x0 + place % columns, entry.range.y0 + place / columns);
     }
   }
 }
