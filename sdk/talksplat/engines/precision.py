@@ -32,7 +32,7 @@ ALWAYS_FLOAT32 = frozenset(
 """Operators of norms, statistics and activations that lose too much in float16, in every graph."""
 
 PRODUCTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
-"""What makes float16 worth while; their sums are kept in float32 by the hardware."""
+"""What makes float16 worth while."""
 
 
 @dataclass(frozen=True)
