@@ -138,9 +138,12 @@ class OnnxRuntimeGraph:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.log_severity_level = 3
+        # Sessions give the same bits: nothing is chosen by timing it, or added up as it comes.
+        options.use_deterministic_compute = True
         cuda = {
             "device_id": str(self._device.index),
             "user_compute_stream": str(stream.handle),
+            "cudnn_conv_algo_search": "HEURISTIC",
             "use_tf32": "0",  # float32 is meant
         }
         try:

@@ -49,15 +49,15 @@ def track(items: Iterable[Item], description: str, total: int) -> Iterator[Item]
 @contextmanager
 def step_progress() -> Iterator[Callable[[str, int, int], None]]:
     """A progress bar on stderr, a line per step in a log; yields what to call before each step, and
-    again with the same words while it goes on. Thread-safe."""
+    again with the same words while it goes on. Nothing is shown before that. Thread-safe."""
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=_stderr, transient=True, disable=_quiet) as progress:
-        task = progress.add_task("Starting", total=None)
+        task = progress.add_task("", total=None, visible=False)
         printed = ""
 
         def advance(step: str, number: int, total: int) -> None:
             nonlocal printed
-            progress.update(task, description=step, completed=number, total=total)
+            progress.update(task, description=step, completed=number, total=total, visible=True)
             if _quiet and step != printed:
                 _stderr.print(step)
                 printed = step

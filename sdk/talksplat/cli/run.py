@@ -50,7 +50,7 @@ def execute(args: argparse.Namespace) -> None:
     seconds = time.perf_counter() - start
     console.print(
         f"{args.output}: {frames} frames, {len(pcm) / SAMPLE_RATE:.2f} s of speech in "
-        f"{seconds:.2f} s, encoding included"
+        f"{seconds:.2f} s on {avatar.backend}, encoding included"
     )
 
 

@@ -45,7 +45,8 @@ class FakeOnnxRuntime:
         self, path: str, sess_options: Any, providers: list[Any]
     ) -> FakeSession:
         name, options = providers[0]
-        assert name == CUDA
+        assert name == CUDA and sess_options.use_deterministic_compute
+        assert options["cudnn_conv_algo_search"] == "HEURISTIC" and options["use_tf32"] == "0"
         loaded = [CUDA, CPU] if self.libraries_load else [CPU]
         session = real.InferenceSession(path, sess_options, providers=[CPU])
         stream = int(options["user_compute_stream"])

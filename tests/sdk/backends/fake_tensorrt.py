@@ -2,7 +2,7 @@
 
 Its engines carry their ONNX model and run it with ONNX Runtime on the CPU, over the memory and the
 streams of the fake driver. What the real libraries check, this one checks too and refuses in the
-same way: with a line in the log, and None or False. ``test_fake_tensorrt`` holds every name here
+same way: with a line in the log, and None or False. ``test_stand_ins`` holds every name here
 against the real ``tensorrt_rtx``.
 """
 

@@ -1,4 +1,4 @@
-"""The stand-ins offer nothing that the real libraries do not."""
+"""The stand-ins for TensorRT and ONNX Runtime offer nothing that the real ones do not."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+import onnxruntime
 import pytest
+from tests.sdk.backends.fake_onnxruntime import FakeBinding, FakeOnnxRuntime, FakeSession
 from tests.sdk.backends.fake_tensorrt import PARTS, RTX_PARTS
 
 
@@ -74,3 +76,27 @@ def test_the_plain_flavour_has_nothing_that_only_rtx_has() -> None:
     assert {"CudaGraphStrategy", "IRuntimeCache"} <= only_rtx
     assert not hasattr(PARTS["IExecutionContext"], "is_stream_capturable")
     assert not hasattr(PARTS["Runtime"], "get_engine_validity")
+
+
+@pytest.mark.parametrize(
+    ("fake", "real"),
+    [
+        (FakeOnnxRuntime, onnxruntime),
+        (FakeSession, onnxruntime.InferenceSession),
+        (FakeBinding, onnxruntime.IOBinding),
+    ],
+)
+def test_every_function_exists_in_onnxruntime_and_takes_the_same(fake: type, real: Any) -> None:
+    for name, call in vars(fake).items():
+        if name.startswith("_") or not inspect.isfunction(call):
+            continue
+        theirs = getattr(real, name)
+        given = list(inspect.signature(call).parameters)[1:]
+        if inspect.isbuiltin(theirs):  # which has no signature
+            assert not given
+            continue
+        taken = list(
+            inspect.signature(theirs.__init__ if inspect.isclass(theirs) else theirs).parameters
+        )
+        expected = [parameter for parameter in taken if parameter != "self"][: len(given)]
+        assert [{"path": "path_or_bytes"}.get(name, name) for name in given] == expected
