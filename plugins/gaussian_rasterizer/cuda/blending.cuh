@@ -205,11 +205,11 @@ struct Pixel {
   }
 };
 
-// Channels [first_channel, first_channel + kChannels) of a tile, as far as there are that many.
+// Channels [first_channel, first_channel + kChannels) of a tile, as far as there are that many;
+// `batch` is the block's shared memory.
 template <int kChannels>
-__device__ __forceinline__ void blend_tile(const FrameArguments& frame) {
+__device__ __forceinline__ void blend_tile(const FrameArguments& frame, Batch<kChannels>& batch) {
   using Sizes = Batch<kChannels>;
-  __shared__ Sizes batch;
   const int tile = blockIdx.x, view = blockIdx.y, first_channel = blockIdx.z * kChannelsAPass;
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
   const int tile_x = tile % frame.tiles_x * kTileSize, tile_y = tile / frame.tiles_x * kTileSize;

@@ -64,7 +64,8 @@ extern "C" __global__ void __launch_bounds__(kSortThreads)
 #define TALKSPLAT_BLEND(channels)                                                             \
   extern "C" __global__ void __launch_bounds__(kBlendThreads, Batch<channels>::kBlocksAtOnce) \
       talksplat_blend_##channels(const FrameArguments frame) {                                \
-    blend_tile<channels>(frame);                                                              \
+    __shared__ Batch<channels> batch;                                                         \
+    blend_tile(frame, batch);                                                                 \
   }
 TALKSPLAT_BLEND(1)
 TALKSPLAT_BLEND(2)

@@ -157,8 +157,6 @@ class Machine {
       std::memset(__start_cuda_shared, 0xff,
                   static_cast<size_t>(__stop_cuda_shared - __start_cuda_shared));
     }
-    std::vector<unsigned> order(threads_);
-    std::iota(order.begin(), order.end(), 0);
     for (unsigned rank = 0; rank < threads_; ++rank) {
       Fiber& fiber = fibers_[rank];
       fiber.thread = {rank % launch.block.x, rank / launch.block.x % launch.block.y,
@@ -168,17 +166,20 @@ class Machine {
       fiber.state = State::kReady;
       make_context(fiber.context, fiber.stack, [] { enter(); });
     }
-    for (unsigned done = 0; done < threads_;) {
-      std::shuffle(order.begin(), order.end(), random_);
+    std::vector<unsigned> warps((threads_ + kWarp - 1) / kWarp);
+    std::iota(warps.begin(), warps.end(), 0);
+    unsigned done = 0;
+    while (done < threads_) {
+      std::shuffle(warps.begin(), warps.end(), random_);
       bool moved = false;
-      for (const unsigned rank : order) {
-        Fiber& fiber = fibers_[rank];
-        if (fiber.state != State::kReady) continue;
-        moved = true;
-        current = &fiber;
-        switch_context(scheduler_, fiber.context);
-        done += fiber.state == State::kDone;
-        if (fiber.state == State::kAtWarp) release_warp(rank / kWarp, fiber.mask);
+      for (const unsigned warp : warps) {
+        // A warp goes on alone for as long as it can, or takes one step while others take theirs.
+        bool goes_on = true;
+        while (goes_on) {
+          const bool stepped = step_warp(warp, done);
+          moved |= stepped;
+          goes_on = stepped && random_() % 8 != 0;
+        }
       }
       if (done < threads_ && release_block()) moved = true;
       if (!moved) {
@@ -187,6 +188,23 @@ class Machine {
                                  ") wait at different barriers, or for lanes that have ended");
       }
     }
+  }
+
+  // Every lane that may, as far as its next meeting. Whether there was one.
+  bool step_warp(unsigned warp, unsigned& done) {
+    unsigned lanes[kWarp], count = 0;
+    for (unsigned rank = warp * kWarp; rank < std::min((warp + 1) * kWarp, threads_); ++rank) {
+      if (fibers_[rank].state == State::kReady) lanes[count++] = rank;
+    }
+    std::shuffle(lanes, lanes + count, random_);
+    for (unsigned i = 0; i < count; ++i) {
+      Fiber& fiber = fibers_[lanes[i]];
+      current = &fiber;
+      switch_context(scheduler_, fiber.context);
+      done += fiber.state == State::kDone;
+      if (fiber.state == State::kAtWarp) release_warp(warp, fiber.mask);
+    }
+    return count > 0;
   }
 
   static void enter();

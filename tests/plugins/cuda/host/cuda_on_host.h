@@ -1,10 +1,12 @@
 // Lets a C++ compiler take CUDA kernels as they are and run them on the host: included before the
 // first line of a .cu file (g++ -x c++ -include cuda_on_host.h).
 //
-// A thread is a fiber; blocks run one after the other, in an order drawn from a seed, and so do the
-// threads of a block between two barriers. What lacks a barrier comes out differently under another
-// seed. Shared memory is filled with rubbish before every block. Not a model of time or memory
-// order, only of what the programming model promises.
+// A thread is a fiber. Blocks run one after the other in an order drawn from a seed; warps of a
+// block overtake each other as far as barriers let them, and lanes of a warp come in any order
+// between two meetings. What lacks a barrier comes out differently under another seed. Shared
+// memory is filled with rubbish before every block, except where it is declared in a template,
+// which g++ keeps out of the section. Not a model of time or memory order, only of what the
+// programming model promises.
 #pragma once
 
 #include <cmath>
@@ -29,8 +31,8 @@ struct Launch {
 extern Thread* current;
 extern Launch launch;
 
-// Where all threads of a block, or the 32 of a warp, meet. `all` of those that meet read what each
-// of them brought: values[rank] of the block, or values[lane] of the warp.
+// Where all threads of a block, or the lanes of a warp that `mask` names, meet. Everyone then reads
+// what each of them brought: [rank] of the block, or [lane] of the warp.
 uint64_t* meet_block(uint64_t brought);
 uint64_t* meet_warp(unsigned mask, uint64_t brought);
 
