@@ -176,14 +176,18 @@ def cuda_headers() -> Path | None:
     return next((path for path in found if (path / "cuda_runtime_api.h").is_file()), None)
 
 
-def compile_plugin(folder: Path, headers: Path) -> Path:
-    """The sources of the plugin library with the launches of ``tensorrt_host_launch.cpp``."""
+def compile_plugin(folder: Path, headers: Path, any_version: bool = False) -> Path:
+    """The sources of the plugin library with the launches of ``tensorrt_host_launch.cpp``; with
+    ``any_version`` it does not ask whom it serves."""
     macros = (
         f'-DTALKSPLAT_VERSION="{VERSION}"',
         f'-DTALKSPLAT_CUDA_ARCHITECTURES="{ARCHITECTURES}"',
     )
+    own = {path.name: path for path in sorted((PLUGINS / "tensorrt").glob("*.cpp"))}
+    if any_version:
+        own["running_tensorrt.cpp"] = HERE / "tensorrt_any_version.cpp"
     sources = [
-        *sorted((PLUGINS / "tensorrt").glob("*.cpp")),
+        *own.values(),
         PLUGINS / "operator.cpp",
         PLUGINS / "cuda" / "plan.cpp",
         HERE / "tensorrt_host_launch.cpp",
