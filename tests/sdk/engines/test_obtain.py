@@ -123,7 +123,10 @@ def other_target(**changes: Any) -> Callable[[Workshop], Workshop]:
         (other_version, "TensorRT changed from 1.7"),
         (other_target(devices="8.6 NVIDIA A10"), "device changed from 8.0 and later to 8.6"),
         (other_target(driver="CUDA 13.0"), "driver changed from any to CUDA 13.0"),
-        (other_target(compatible=False), "flags changed from compatible, no TF32 to no TF32"),
+        (
+            other_target(compatible=False),
+            "flags changed from no TF32, no runtime allocation, compatible to no TF32, no run",
+        ),
     ],
 )
 def test_a_stale_engine_is_built_again_and_says_why(

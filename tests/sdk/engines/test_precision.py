@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -279,3 +280,10 @@ def test_every_graph_of_every_family_has_its_islands(
             assert value.type.tensor_type.elem_type == TensorProto.FLOAT
     known = {name for owner, name in FRAME_ISLANDS if owner == family}
     assert known <= set(bundle.manifest.graphs)
+
+
+def test_float16_without_onnx_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = moving()
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(BackendError, match="pip install onnx"):
+        to_float16(model, PLAIN)
