@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from talksplat import compositing as on_host
-from talksplat.cuda import Device, DeviceArray, Stream, open_device
+from talksplat.cuda import Device, DeviceArray, Stream
 from talksplat.cuda.compositing import MAX_LAYERS, Compositing
 from talksplat.errors import InputError
 from talksplat.images import to_uint8
@@ -26,18 +26,6 @@ SIZES = [(1, 1), (7, 5), (16, 16), (33, 50)]
 ODD = np.array(
     [0, 1, 1e-45, 1e-39, 2**-25, 1 - 2**-24, 1 + 2**-23, 0.1, 1 / 3, 254.5 / 255], np.float32
 )
-
-
-@pytest.fixture
-def device(fake_driver: FakeDriver) -> Iterator[Device]:
-    with open_device() as opened:
-        yield opened
-
-
-@pytest.fixture
-def stream(device: Device) -> Iterator[Stream]:
-    with Stream(device) as opened:
-        yield opened
 
 
 @pytest.fixture

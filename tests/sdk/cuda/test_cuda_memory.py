@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,22 +18,6 @@ if TYPE_CHECKING:
 
 Install = Callable[..., "FakeDriver"]
 DTYPES = ("float32", "float16", "uint8", "int8", "int32", "int64", "bool")
-
-
-@pytest.fixture
-def device(fake_driver: FakeDriver) -> Iterator[Device]:
-    """A device; at the end nothing of it may be left."""
-    with open_device() as opened:
-        yield opened
-    gc.collect()
-    assert not fake_driver.leaks
-    assert not fake_driver.alive()
-
-
-@pytest.fixture
-def stream(device: Device) -> Iterator[Stream]:
-    with Stream(device) as opened:
-        yield opened
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -12,7 +12,7 @@ from benchmarks.rasterizer.scenes import Array, Scene, head, looking_at_origin
 from tests.plugins.comparison import psnr
 
 import talksplat
-from talksplat.cuda import Device, DeviceArray, Stream, open_device
+from talksplat.cuda import Device, DeviceArray, Stream
 from talksplat.cuda.kernels import KernelModule
 from talksplat.cuda.rasterizer import CudaRasterizer
 from talksplat.errors import BackendError, DeviceLostError, InputError
@@ -24,18 +24,6 @@ DECIBELS = 90.0
 """What a picture must reach; both work in float32, with sums in another order."""
 
 WIDTH, HEIGHT = 72, 56  # no multiples of a tile
-
-
-@pytest.fixture
-def device(fake_driver: FakeDriver) -> Iterator[Device]:
-    with open_device() as opened:
-        yield opened
-
-
-@pytest.fixture
-def stream(device: Device) -> Iterator[Stream]:
-    with Stream(device) as opened:
-        yield opened
 
 
 @pytest.fixture
@@ -106,9 +94,11 @@ def drawing(kernels: KernelModule, stream: Stream) -> Iterator[Draw]:
         return made[-1]
 
     yield make
-    for one in made:
+    while made:
+        one = made.pop()
         one.rasterizer.close()
-        one.rasterizer.close()
+        one.rasterizer.close()  # twice does no harm
+        del one  # and its inputs with it
 
 
 def spherical(scene: Scene) -> Scene:

@@ -29,20 +29,6 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def device(fake_driver: FakeDriver) -> Iterator[Device]:
-    with open_device() as opened:
-        yield opened
-    gc.collect()
-    assert not fake_driver.leaks
-
-
-@pytest.fixture
-def stream(device: Device) -> Iterator[Stream]:
-    with Stream(device) as opened:
-        yield opened
-
-
-@pytest.fixture
 def compositing(device: Device) -> Iterator[Compositing]:
     with Compositing(device) as opened:
         yield opened
