@@ -256,8 +256,8 @@ def check_status(status: Array) -> None:
     if needed > room:
         raise BackendError(
             f"{needed:,} pairs of a Gaussian and a tile of 16 x 16 pixels are seen by one "
-            f"camera, there is room for {room:,}; give tile_entries={needed} or more, or make "
-            f"the image or the Gaussians smaller."
+            f"camera, there is room for {room:,}; give tile_entries={needed} or more where it can "
+            f"be chosen, move the camera away, or use the onnxruntime-cpu backend."
         )
 
 
