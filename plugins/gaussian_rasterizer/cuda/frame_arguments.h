@@ -32,6 +32,7 @@ struct FrameCamera {
   Camera camera;
   uint32_t bad;
 };
+static_assert(sizeof(FrameCamera) == 104);
 
 // What `status` [4] holds after a frame.
 enum Status {
@@ -80,6 +81,7 @@ struct FrameArguments {
   // one background colour.
   uint32_t half_colors, wide_rows, one_background;
 };
+static_assert(sizeof(FrameArguments) == 232);
 
 inline constexpr int kChannelsAPass = 32;  // more are blended in several passes over the alphas
 inline constexpr int kBlendThreads = kTileSize * kTileSize;
