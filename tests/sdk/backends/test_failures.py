@@ -434,3 +434,11 @@ def test_another_precision_than_a_backend_has(gpu: GpuMachine, bundle_path: Path
             talksplat.load(bundle_path, backend, 1, precision="fp16")
     with pytest.raises(InputError, match="precision must be 'fp32' or 'fp16', found 'int8'"):
         talksplat.load(bundle_path, "tensorrt", 1, precision="int8")  # type: ignore[arg-type]
+
+
+def test_the_real_tensorrt_rtx_says_why_it_refuses_an_engine(install_driver: Install) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="needs the real tensorrt_rtx: dev extra")
+    install_driver()
+    flavour = open_flavour("tensorrt-rtx")
+    with open_device() as device, pytest.raises(BackendError, match="MAGIC_TAG"):
+        TensorRtGraph(flavour, EngineLog(flavour), device, "motion", b"no engine" * 100)
