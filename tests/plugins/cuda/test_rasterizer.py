@@ -12,7 +12,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from benchmarks.rasterizer.scenes import Array, Scene
+from benchmarks.rasterizer.scenes import Array, Scene, head
 from comparison import FLIP_AT_MOST, assert_same_picture, psnr
 from scenes import RULE_SETS, SCENES, cloud, truth
 from tests.plugins.cuda.frames import Frame, draw, on_the_cpu
@@ -53,15 +53,18 @@ def test_same_picture_as_the_oracle_and_the_cpu(
         assert np.abs(off).max(initial=0) <= FLIP_AT_MOST
 
 
-def test_a_whole_head_is_within_90_db_of_the_cpu_with_every_pixel_counted(
-    host_library: HostLibrary,
+@pytest.mark.parametrize("dialect", ["gsplat", "gsplat-1.5", "inria"])
+@pytest.mark.parametrize(
+    ("count", "channels"), [(50_000, 3), pytest.param(176_000, 32, marks=pytest.mark.slow)]
+)
+def test_a_whole_head_is_within_100_db_of_the_cpu_with_every_pixel_counted(
+    host_library: HostLibrary, count: int, channels: int, dialect: str
 ) -> None:
-    scene = SCENES["head"]()
-    for rules in (("gsplat", "classic"), ("inria", "classic")):
-        for measured, cpu in zip(
-            draw(host_library, scene, *rules).pictures, on_the_cpu(scene, *rules), strict=True
-        ):
-            assert psnr(error(measured, cpu)) >= 90
+    """90 dB is asked for; 132 and 107 dB are what these two reach."""
+    scene = head(count, channels=channels)
+    frame, cpu = draw(host_library, scene, dialect), on_the_cpu(scene, dialect, "classic")
+    for measured, expected in zip(frame.pictures, cpu, strict=True):
+        assert psnr(error(measured, expected)) >= 100
 
 
 @pytest.mark.parametrize("channels", [2, 4, 6, 8, 9, 16, 17, 31, 33, 64, 70])
@@ -206,16 +209,17 @@ def test_half_colours_are_the_colours_rounded_to_half_and_nothing_else(
     assert stored.bits() == rounded.bits()
 
 
-@pytest.mark.parametrize("name", ["head", "32 channels"])
-def test_half_colours_cost_less_than_half_a_unit_in_the_last_place(
-    host_library: HostLibrary, name: str
+@pytest.mark.parametrize(
+    ("count", "channels"), [(50_000, 3), pytest.param(176_000, 32, marks=pytest.mark.slow)]
+)
+def test_half_colours_cost_half_a_unit_in_their_last_place(
+    host_library: HostLibrary, count: int, channels: int
 ) -> None:
-    """Weights add up to 1 at most, so no pixel is off by more than the worst colour. Measured:
-    see docs/gpu.md."""
-    scene = SCENES[name]()
-    peak = float(np.abs(scene.colors).max())
+    """Weights add up to 1 at most, so no pixel is off by more than the worst colour: 2^-12 where
+    colours are 1 at most. The mean error is far less: 93 dB and 90 dB are what these two reach."""
+    scene = head(count, channels=channels)
     half = draw(host_library, replace(scene, colors=scene.colors.astype(np.float16)))
     full = draw(host_library, scene)
-    assert np.abs(half.colors - full.colors).max() <= 2.0**-12 * 2 ** np.ceil(np.log2(peak))
-    assert psnr(error(half.colors, full.colors)) >= 75
+    assert np.abs(half.colors - full.colors).max() <= 2.0**-12
+    assert psnr(error(half.colors, full.colors)) >= 88
     assert half.alphas.tobytes() == full.alphas.tobytes()
