@@ -31,6 +31,7 @@ class Part:
 PARTS = {
     "probes": Part("What works on this device", 1500),
     "parity": Part("Rasterizer: the CPU's picture, replay, overflow", 300),
+    "device_tests": Part("Tests that need a GPU", 450),
     "rasterizer": Part("Rasterizer: speed", 400),
     "sanitizer": Part("Rasterizer: compute-sanitizer", 500),
     "ada": Part("Whole frames: ada", 900),

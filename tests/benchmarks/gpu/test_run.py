@@ -18,7 +18,7 @@ from benchmarks.gpu.settings import Settings
 from benchmarks.gpu.timing import Case, Times, interleaved, percentile
 
 from benchmarks.gpu import __main__ as command
-from benchmarks.gpu import machine, parts, probes
+from benchmarks.gpu import device_tests, machine, parts, probes
 from talksplat.errors import BackendError
 
 
@@ -199,6 +199,32 @@ def test_the_probed_graph_is_what_it_says() -> None:
     x = np.ones((1, probes.SIZE), np.float32)
     (found,) = session.run(["y"], {"x": x})
     np.testing.assert_allclose(found, np.maximum(x @ first, 0) @ second, rtol=1e-4, atol=1e-4)
+
+
+def test_tests_that_need_a_gpu_are_found_and_their_reasons_kept() -> None:
+    names = [file.name for file in device_tests.files()]
+    assert {"test_cuda_on_a_gpu.py", "test_backends_on_a_gpu.py"} <= set(names)
+    findings = device_tests.measure(Settings())
+    (table,) = findings.tables
+    assert len(table.rows) > 8 and findings.failures == []
+    for name, verdict, said in table.rows:
+        assert name.startswith("test_") and verdict in ("passed", "skipped")
+        assert said or verdict == "passed"
+
+
+def test_a_failed_test_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = tmp_path / "results.xml"
+    written.write_text(
+        "<testsuites><testsuite><testcase name='a'><failure message='80 dB&#10;more'/></testcase>"
+        "<testcase name='b'><skipped message='no GPU'/></testcase><testcase name='c'/>"
+        "<testcase name='d'><error message='oh'/></testcase></testsuite></testsuites>"
+    )
+    assert device_tests.read_outcomes(written) == [
+        ("a", "failed", "80 dB"),
+        ("b", "skipped", "no GPU"),
+        ("c", "passed", ""),
+        ("d", "failed", "oh"),
+    ]
 
 
 def test_tables_of_answers(monkeypatch: pytest.MonkeyPatch) -> None:
