@@ -8,13 +8,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from tensorrt_library import NO_ROOTS, ROOTS
+from tensorrt_library import NO_ROOTS, PLUGINS, ROOTS, cuda_headers, headers_of
 
 import talksplat
 from talksplat.plugin_library import tensorrt_plugin
 
 REPOSITORY = Path(__file__).parents[2]
 TARGET = "talksplat_tensorrt_plugin"
+JETSON = "aarch64-linux-gnu-g++"
 
 pytestmark = pytest.mark.skipif(shutil.which("cmake") is None, reason="no cmake")
 
@@ -30,6 +31,17 @@ def configure(folder: Path, *definitions: str) -> str:
 def test_without_headers_it_is_said_that_the_plugin_is_not_built(tmp_path: Path) -> None:
     said = configure(tmp_path, "-DTALKSPLAT_CUDA=OFF", "-DTENSORRT_INCLUDE_DIR=")
     assert "TensorRT headers not found: the plugin is not built (set TENSORRT_ROOT)" in said
+
+
+@pytest.mark.skipif(not ROOTS, reason=NO_ROOTS)
+@pytest.mark.skipif(shutil.which(JETSON) is None, reason=f"{JETSON} is not installed")
+@pytest.mark.parametrize("root", ROOTS, ids=lambda root: root.name)
+def test_it_compiles_for_the_processor_of_a_jetson(root: Path) -> None:
+    flags = ["-std=c++20", "-Wall", "-Wextra", "-Werror", "-fsyntax-only"]
+    macros = ['-DTALKSPLAT_VERSION="0"', '-DTALKSPLAT_CUDA_ARCHITECTURES="87"']
+    includes = ["-isystem", str(headers_of(root)), "-isystem", str(cuda_headers())]
+    for source in (*(PLUGINS / "tensorrt").glob("*.cpp"), PLUGINS / "operator.cpp"):
+        subprocess.run([JETSON, *flags, *macros, *includes, str(source)], check=True)
 
 
 @pytest.mark.skipif(not ROOTS, reason=NO_ROOTS)
