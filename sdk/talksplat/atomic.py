@@ -50,6 +50,30 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(staging, ignore_errors=True)
 
 
+def replace_folder(staging: Path, path: Path) -> None:
+    """Move a finished folder to ``path``, in place of the folder that may be there.
+
+    Raises:
+        OutputError: it cannot be moved; what was there still is.
+    """
+    try:
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            staging.rename(path)
+            return
+        # A folder cannot be renamed over a full one: the old one steps aside first.
+        old = staging_path(path)
+        path.rename(old)
+        try:
+            staging.rename(path)
+        except OSError:
+            old.rename(path)
+            raise
+        shutil.rmtree(old)
+    except OSError as error:
+        raise OutputError(f"Cannot write {path}: {error}.") from error
+
+
 def staging_path(path: Path) -> Path:
     """A hidden name beside ``path`` that nothing else uses; known before anything is created,
     so that an interrupt at any moment finds what to remove."""

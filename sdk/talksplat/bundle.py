@@ -20,7 +20,7 @@ import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from talksplat.atomic import staging_path
+from talksplat.atomic import replace_folder, staging_path
 from talksplat.errors import BundleError, InputError, OutputError
 from talksplat.manifest import (
     MANIFEST_NAME,
@@ -191,10 +191,7 @@ class BundleWriter:
             BundleError, OutputError: as :meth:`stage`; the destination is then untouched.
         """
         self.stage(manifest)
-        try:
-            self._replace_destination()
-        except OSError as error:
-            raise OutputError(f"Cannot write {self.path}: {error}.") from error
+        replace_folder(self._staging, self.path)
         return Bundle.open(self.path)
 
     def __enter__(self) -> BundleWriter:
@@ -207,20 +204,6 @@ class BundleWriter:
         traceback: TracebackType | None,
     ) -> None:
         shutil.rmtree(self._staging, ignore_errors=True)
-
-    def _replace_destination(self) -> None:
-        if not self.path.exists():
-            self._staging.rename(self.path)
-            return
-        # A folder cannot be renamed over a full one: the old one steps aside first.
-        old = staging_path(self.path)
-        self.path.rename(old)
-        try:
-            self._staging.rename(self.path)
-        except OSError:
-            old.rename(self.path)
-            raise
-        shutil.rmtree(old)
 
     def _write(self, file: str, data: bytes) -> Path:
         try:

@@ -15,10 +15,10 @@ from talksplat.atomic import write_bytes
 from talksplat.bundle import Bundle
 from talksplat.cli.console import console, file_size, print_table, step_progress
 from talksplat.cuda import open_device
-from talksplat.engines.cache import EngineCache
+from talksplat.engines.cache import EngineCache, Found
 from talksplat.engines.flavours import FLAVOURS, ComputeCapability, Flavour, open_flavour
 from talksplat.engines.obtain import Engine, Workshop, frame_source, obtain_all, sources_of
-from talksplat.engines.shipped import output_folder, write_index
+from talksplat.engines.shipped import check_output, ship
 from talksplat.errors import BackendError, InputError
 
 ONNXRUNTIME = "onnxruntime"
@@ -58,8 +58,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output",
         type=Path,
         metavar="PATH",
-        help="folder to write engines and their index.json to, to ship with an app (default: the "
-        "cache); with onnxruntime the .onnx file to write, beside it its constants",
+        help="folder to write engines and their index.json to, to ship with an app (default: they "
+        "are kept in the cache only); with onnxruntime the .onnx file, beside it its constants",
     )
     parser.add_argument("--jobs", type=int, metavar="N", help="threads the builder may use")
     parser.add_argument("--list", action="store_true", help="print what the cache holds and stop")
@@ -80,6 +80,8 @@ def execute(args: argparse.Namespace) -> None:
         _write_frame(bundle, args)
         return
     flavour = open_flavour(args.backend)
+    if args.output is not None:
+        check_output(args.output)  # before building, not after
     with ExitStack() as opened:
         if args.all_targets is None:
             workshop = _for_this_machine(flavour, args, opened)
@@ -94,9 +96,10 @@ def _build(bundle: Bundle, workshop: Workshop, args: argparse.Namespace) -> None
     with step_progress() as progress:
         engines = list(obtain_all(workshop, sources, progress))
     if args.output is not None:
-        found = [(engine.graph, engine.entry) for engine in engines]
-        write_index(workshop.cache, workshop.target, args.precision, found)
+        found = {engine.graph: Found(engine.data, engine.entry) for engine in engines}
+        ship(args.output, workshop.target, args.precision, found)
     _print_engines(engines, workshop, args.precision)
+    console.print(f"In {args.output or workshop.cache.folder}")
 
 
 def _for_this_machine(flavour: Flavour, args: argparse.Namespace, opened: ExitStack) -> Workshop:
@@ -107,8 +110,7 @@ def _for_this_machine(flavour: Flavour, args: argparse.Namespace, opened: ExitSt
         if flavour.needs_device:
             raise
     target = flavour.target(device, args.compatible)
-    cache = EngineCache() if args.output is None else output_folder(args.output)
-    return Workshop(flavour, target, cache, device, threads=args.jobs)
+    return Workshop(flavour, target, EngineCache(), device, threads=args.jobs)
 
 
 def _ahead_of_time(flavour: Flavour, args: argparse.Namespace) -> Workshop:
@@ -118,7 +120,7 @@ def _ahead_of_time(flavour: Flavour, args: argparse.Namespace) -> Workshop:
             "them to, found none."
         )
     target = flavour.targets(_capabilities(args.all_targets))
-    return Workshop(flavour, target, output_folder(args.output), threads=args.jobs)
+    return Workshop(flavour, target, EngineCache(), threads=args.jobs)
 
 
 def _capabilities(text: str) -> list[ComputeCapability]:
@@ -170,7 +172,6 @@ def _print_engines(engines: list[Engine], workshop: Workshop, precision: str) ->
             for engine in engines
         ],
     )
-    console.print(f"In {workshop.cache.folder}")
 
 
 def _print_cache(cache: EngineCache, clear: bool) -> None:

@@ -15,7 +15,7 @@ import json
 import os
 import secrets
 import stat
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -195,16 +195,6 @@ class EngineCache:
         """The name of the file with its data, in :attr:`folder`."""
         return self._data_path(entry).name
 
-    def retain(self, entries: Collection[Entry]) -> None:
-        """Remove every entry but these.
-
-        Raises:
-            OutputError: a file cannot be removed.
-        """
-        for entry in self.entries():
-            if entry not in entries:
-                self._remove([self._description_path(entry.key), self._data_path(entry)])
-
     def clear(self) -> int:
         """Remove everything, what is damaged too; how many files that were.
 
@@ -212,15 +202,12 @@ class EngineCache:
             OutputError: a file cannot be removed.
         """
         paths = [*self.folder.glob("*.json"), *self.folder.glob(f"*{_SUFFIX}")]
-        self._remove(paths)
-        return len(paths)
-
-    def _remove(self, paths: Iterable[Path]) -> None:
         try:
             for path in paths:
                 path.unlink(missing_ok=True)
         except OSError as error:
             raise OutputError(f"Cannot remove from {self.folder}: {error}.") from error
+        return len(paths)
 
     def _entries(self) -> Iterator[Entry]:
         for path in self.folder.glob("*.json"):

@@ -8,13 +8,15 @@ the environment variable ``TALKSPLAT_ENGINES``, never one that happens to lie be
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 from talksplat import schema
-from talksplat.atomic import write_bytes
+from talksplat.atomic import replace_folder, staging_path, write_bytes
+from talksplat.backends.options import Precision
 from talksplat.engines.cache import EngineCache, EngineKey, Entry, Found, Missing
 from talksplat.engines.flavours import DeviceFacts, Target
 from talksplat.errors import BackendError, OutputError
@@ -126,8 +128,8 @@ def open_shipped(folder: Path) -> ShippedEngines:
     return ShippedEngines(folder, index)
 
 
-def output_folder(folder: Path) -> EngineCache:
-    """Where engines to ship are written to: a new folder, or one that holds such engines already.
+def check_output(folder: Path) -> None:
+    """Whether engines may be written there: a new folder, or one that holds such engines already.
 
     Raises:
         OutputError: there is something else.
@@ -138,40 +140,44 @@ def output_folder(folder: Path) -> EngineCache:
             f"Expected a new folder for engines, or one with an {INDEX}, found something else at "
             f"{folder}; choose another path."
         )
-    return EngineCache(folder)
 
 
-def write_index(
-    cache: EngineCache,
-    target: Target,
-    precision: Literal["fp32", "fp16"],
-    engines: Sequence[tuple[str, Entry]],
-) -> None:
-    """Write ``index.json`` beside engines, and remove engines that are not in it.
+def ship(folder: Path, target: Target, precision: Precision, engines: Mapping[str, Found]) -> None:
+    """Write engines and their index as one folder, in place of the one that may be there.
 
     Args:
-        cache: the folder that holds them.
-        target: what they run on.
+        folder: see :func:`check_output`.
+        target: what the engines run on.
         precision: of the numbers inside.
-        engines: graphs and what the cache says of their engines.
+        engines: by graph.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: the folder cannot be written, or is something else; what was there still is.
     """
-    first = engines[0][1].key
-    index = Index(
-        format=1,
-        flavour=first["flavour"],
-        version=first["version"],
-        precision=precision,
-        devices=target.devices,
-        driver=target.driver,
-        compute_capabilities=target.compute_capabilities,
-        compatible=target.compatible,
-        engines=tuple(_index_entry(cache, graph, entry) for graph, entry in engines),
-    )
-    write_bytes(cache.folder / INDEX, schema.encode(index).encode())
-    cache.retain([entry for _, entry in engines])
+    check_output(folder)
+    staging = staging_path(folder)
+    try:
+        cache = EngineCache(staging)
+        entries = []
+        for graph, found in engines.items():
+            kept = found.entry
+            entry = cache.store(kept.key, kept.label, found.data, kept.facts)
+            entries.append(_index_entry(cache, graph, entry))
+        index = Index(
+            format=1,
+            flavour=kept.key["flavour"],
+            version=kept.key["version"],
+            precision=precision,
+            devices=target.devices,
+            driver=target.driver,
+            compute_capabilities=target.compute_capabilities,
+            compatible=target.compatible,
+            engines=tuple(entries),
+        )
+        write_bytes(staging / INDEX, schema.encode(index).encode())
+        replace_folder(staging, folder)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
 
 
 def _index_entry(cache: EngineCache, graph: str, entry: Entry) -> IndexEntry:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,12 +35,18 @@ def source(bundle_path: Path) -> Source:
 
 
 @pytest.fixture
-def shipped(bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def shipped(
+    bundle_path: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    cache_of_the_test: Path,
+) -> Path:
     """Engines for 8.6 and 8.9, as ``talksplat build`` writes them, and named by the app."""
     folder = tmp_path / "shipped"
     targets = ["--all-targets", "sm86,8.9", "-o", str(folder)]
     assert main(["build", str(bundle_path), "--backend", "tensorrt-rtx", *targets]) == 0
     monkeypatch.setenv("TALKSPLAT_ENGINES", str(folder))
+    shutil.rmtree(cache_of_the_test)  # as on the machine of a user
     return folder
 
 
@@ -140,3 +147,19 @@ def test_a_folder_with_other_things_is_left_alone(
     assert main([*command, "-o", str(folder)]) == 1
     assert "Expected a new folder for engines" in capsys.readouterr().err
     assert [path.name for path in folder.iterdir()] == ["letter.txt"]
+
+
+def test_a_build_that_fails_leaves_no_folder_and_keeps_the_old_one(
+    bundle_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """TensorRT for RTX multiplies no float32 matrices on Turing."""
+    folder = tmp_path / "engines"
+    command = ["build", str(bundle_path), "--backend", "tensorrt-rtx", "-o", str(folder)]
+    assert main([*command, "--all-targets", "sm75"]) == 1
+    message = capsys.readouterr().err
+    assert "cannot build the graph" in message and "Turing" in message
+    assert not folder.exists()
+    assert main([*command, "--all-targets", "sm89"]) == 0
+    assert main([*command, "--all-targets", "sm75"]) == 1
+    assert open_shipped(folder).index.devices == "8.9"
+    assert [path.name for path in tmp_path.iterdir() if "engines" in path.name] == ["engines"]
