@@ -68,7 +68,7 @@ class AdaFrames:
         self.rules = checkpoint.rasterizer
         self.device, self.draw = device, draw
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def frame(self, number: int, mark: Mark) -> Tensor:
         """See :class:`TorchFrames`."""
         model, track = self.model, self.track
@@ -172,7 +172,7 @@ class SdtalkFrames:
         self.K = torch.from_numpy(scene.K)[None].float().to(device)
         self.device, self.draw = device, draw
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def frame(self, number: int, mark: Mark) -> Tensor:
         """See :class:`TorchFrames`."""
         number %= len(self.windows)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from talksplat.audio import SAMPLE_RATE
 from talksplat.avatar import Avatar
+from talksplat.errors import BackendError, DeviceLostError
 from talksplat.session import MODEL_FPS, Session
 
 FloatArray = NDArray[np.float32]
@@ -56,7 +57,8 @@ def find_most_sessions(
 ) -> Iterator[SessionLoad]:
     """Twice as many sessions each time until they are late, then halfway between.
 
-    Yields every measurement; the largest number that was in time is the answer.
+    Yields every measurement; the largest number that was in time is the answer. So many sessions
+    that they cannot be opened together, for want of memory on a GPU for instance, are too many.
 
     Args:
         avatar: on whatever backend it was loaded with.
@@ -64,16 +66,28 @@ def find_most_sessions(
         features: as :meth:`talksplat.Avatar.session` takes them.
         seconds: of speech per measurement.
         most: sessions, not to be exceeded.
+
+    Raises:
+        BackendError: one session alone cannot be opened.
+        DeviceLostError: the device was lost.
     """
     in_time, late = 0, most + 1
     count = 1
     while in_time < count < late:
-        load = measure_sessions(avatar, pcm, features, count, seconds)
-        yield load
-        if load.in_time:
-            in_time = count
-        else:
+        try:
+            load = measure_sessions(avatar, pcm, features, count, seconds)
+        except DeviceLostError:
+            raise
+        except BackendError:
+            if count == 1:
+                raise
             late = count
+        else:
+            yield load
+            if load.in_time:
+                in_time = count
+            else:
+                late = count
         count = min(2 * count, most) if late > most else (in_time + late) // 2
 
 

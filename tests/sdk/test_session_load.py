@@ -12,7 +12,7 @@ from synthetic_bundle import BLOCK_FRAMES, speech_like
 
 import talksplat
 from talksplat import session_load
-from talksplat.errors import InputError
+from talksplat.errors import BackendError, DeviceLostError, InputError
 from talksplat.session import Frame, Session
 from talksplat.session_load import SessionLoad, find_most_sessions, measure_sessions
 
@@ -38,6 +38,34 @@ def test_the_search_finds_how_many_are_in_time(
     assert len({one.sessions for one in found}) == len(found) <= 9
     if bears < 16:
         assert min(one.sessions for one in found if not one.in_time) == bears + 1
+
+
+@pytest.mark.parametrize("room", [1, 3, 6])
+def test_more_sessions_than_memory_holds_are_too_many(
+    avatar: talksplat.Avatar, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    def measure(
+        avatar: object, pcm: object, features: object, count: int, seconds: float
+    ) -> SessionLoad:
+        if count > room:
+            raise BackendError("out of memory")
+        return load(count, 5.0)
+
+    monkeypatch.setattr(session_load, "measure_sessions", measure)
+    assert max(one.sessions for one in find_most_sessions(avatar, SPEECH)) == room
+
+
+def test_a_device_that_is_lost_ends_the_search(
+    avatar: talksplat.Avatar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measure(*arguments: object) -> SessionLoad:
+        if arguments[3] == 2:
+            raise DeviceLostError("lost")
+        return load(1, 5.0)
+
+    monkeypatch.setattr(session_load, "measure_sessions", measure)
+    with pytest.raises(DeviceLostError):
+        list(find_most_sessions(avatar, SPEECH))
 
 
 def test_one_that_is_late_alone_ends_the_search(

@@ -13,6 +13,7 @@ import soundfile
 import torch
 from benchmarks.gpu.floors import Rates, Work
 from benchmarks.gpu.gsplat_peer import peer_draw
+from benchmarks.gpu.probes import Answer
 from benchmarks.gpu.settings import Settings
 from benchmarks.gpu.torch_frames import AdaFrames, SdtalkFrames
 from benchmarks.gpu.whole_frames import Measured, PeerTimes
@@ -83,15 +84,23 @@ def test_torch_draws_the_frames_of_sdtalk(tmp_path: Path) -> None:
     assert differing(np.stack(found), reference.frames) < 1e-3
 
 
+@pytest.fixture
+def all_answer_yes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Questions are asked in processes of their own, where the GPU is no imaginary one."""
+    monkeypatch.setattr(
+        whole_frames.probes, "ask", lambda name: Answer(name, name != "tensorrt", "seen", 0.1)
+    )
+
+
 def test_every_backend_is_measured_or_named(
-    gpu: Any, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    gpu: Any, all_answer_yes: None, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(whole_frames, "measure_rates", lambda device: RATES)
     monkeypatch.setattr(whole_frames, "COMPARED", 2)
     counted = {"motion": Work(matrix_flops=1e6), "refiner": Work(bytes=1e6)}
     monkeypatch.setattr(whole_frames, "work_of", lambda bundle: counted)
     backends = (("tensorrt-rtx", "fp32"), ("onnxruntime-cuda", "fp32"), ("tensorrt-rtx", "fp8"))
-    monkeypatch.setattr(whole_frames, "BACKENDS", backends)
+    monkeypatch.setattr(whole_frames, "BACKENDS", (*backends, ("tensorrt", "fp32")))
     monkeypatch.setattr(whole_frames, "LEAST_DB", {"fp32": 50.0, "fp16": 30.0})
 
     open_avatar = whole_frames.benchmark_gpu
@@ -109,6 +118,7 @@ def test_every_backend_is_measured_or_named(
     assert [row[0] for row in ours] == ["tensorrt-rtx, fp32", "onnxruntime-cuda, fp32"]
     assert torch_row[0] == "torch eager + talksplat.rasterize on the CPU"
     assert "Not measured, tensorrt-rtx fp8: no such precision" in findings.notes
+    assert "Not measured, tensorrt fp32: seen" in findings.notes
     assert any(note.startswith("Torch's frames are not drawn by gsplat") for note in findings.notes)
     names = [row[0] for row in stages.rows]
     assert names[:2] == ["motion", "refiner"] and {"rasterize", "output", "pncc"} <= set(names)
@@ -117,7 +127,11 @@ def test_every_backend_is_measured_or_named(
 
 
 def test_without_a_backend_the_reasons_are_told(
-    fake_driver: Any, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fake_driver: Any,
+    all_answer_yes: None,
+    settings: Settings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(whole_frames, "measure_rates", lambda device: RATES)
     monkeypatch.setattr(whole_frames, "work_of", lambda bundle: {})
