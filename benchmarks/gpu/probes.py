@@ -169,7 +169,9 @@ def tensorrt_runs(flavour_name: str, *, ahead_of_time: bool = False) -> str:
         settings = BuildSettings(use_device=device.current)
         built = build_engine(flavour, "probe", model, target, settings)
         with device.current():
-            engine = trt.Runtime(trt.Logger(trt.Logger.ERROR)).deserialize_cuda_engine(built.data)
+            logger = trt.Logger(trt.Logger.ERROR)
+            runtime = trt.Runtime(logger)  # outlives the engine
+            engine = runtime.deserialize_cuda_engine(built.data)
             if engine is None:
                 raise BackendError(f"{target.devices}: built, but not deserialised here")
             context = engine.create_execution_context()
