@@ -301,8 +301,7 @@ def open_workshop(
         threads: the builder may use; None leaves that to it.
 
     Raises:
-        BackendError: engines cannot be built for that.
-        BundleError: the shipped engines cannot be read.
+        BackendError: engines cannot be built for that, or the shipped ones have no readable index.
     """
     target = flavour.target(device, compatible)
     shipped = shipped_engines(flavour.name)

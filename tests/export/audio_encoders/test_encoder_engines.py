@@ -5,13 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import get_args
 
+import numpy as np
+import onnx
+import onnxruntime
 import pytest
 import torch
+from benchmarks.precision import rounded
 from tests.export.audio_encoders.speech_models import make_model
 from tests.export.engine_builds import build_graph
 
 from talksplat.backends.options import Precision
 from talksplat.bundle import Bundle, BundleWriter
+from talksplat.engines.precision import islands_of, to_float16
 from talksplat_export.audio_encoders import weights
 from talksplat_export.audio_encoders.ave import AveEncoder
 from talksplat_export.audio_encoders.base import ClipEncoder, export_clip_encoder
@@ -42,6 +47,7 @@ def test_a_block_becomes_an_engine_in_both_precisions(
     for precision in get_args(Precision):
         entry = build_graph(encoder, "audio_encoder", precision, tmp_path / "engines").entry
         assert entry.bytes > 10_000 and entry.facts["layers"] > 20
+    assert _float16_error(encoder.graph_file("audio_encoder")) < 0.01  # of a deviation
 
 
 def test_a_block_whose_weights_are_inputs_becomes_an_engine(
@@ -73,6 +79,22 @@ def test_the_base_model_at_full_size_becomes_an_engine() -> None:
     )
     audio = stream(encoder, 0.1 * torch.randn(8000))
     assert _build(export_graph(audio.graph(), 18), {}) > 100_000_000
+
+
+def _float16_error(path: Path) -> float:
+    """Root mean square of what float16 changes of the features of noise, in their deviations."""
+    model = onnx.load(path)
+    half = rounded(to_float16(model, islands_of("sdtalk", "audio_encoder")))
+    (value,) = model.graph.input
+    samples = value.type.tensor_type.shape.dim[1].dim_value
+    pcm = 0.1 * np.random.default_rng(0).normal(size=(1, samples)).astype(np.float32)
+    exact, found = (
+        onnxruntime.InferenceSession(
+            graph.SerializeToString(), providers=["CPUExecutionProvider"]
+        ).run(None, {"pcm": pcm.astype(np.float32)})[0]
+        for graph in (model, half)
+    )
+    return float(np.sqrt(np.mean((found - exact) ** 2)) / exact.std())
 
 
 def _build(model: bytes, ranges: dict[str, tuple[tuple[int, ...], ...]]) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -146,3 +147,13 @@ def test_the_frame_as_one_onnx_file(bundle_path: Path, tmp_path: Path, precision
     graph = ComposedFrame(model, replace(program, constants=constants))
     picture, _, _ = graph.run(next(random_inputs(program)))
     assert picture.std() > 10
+
+
+def test_nothing_is_imported_that_is_not_needed(cache_of_the_test: Path) -> None:
+    """A field installation without any extra can load the package and look into its cache."""
+    blocked = ("torch", "onnx", "tensorrt", "tensorrt_rtx", "cuda", "talksplat_export")
+    script = (
+        f"import sys; sys.modules.update(dict.fromkeys({blocked!r})); "
+        "from talksplat.cli import main; sys.exit(main(['build', '--list']))"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
