@@ -47,7 +47,7 @@ def of(frames: list[list[str]], name: str) -> list[list[str]]:
 
 
 @pytest.mark.parametrize(
-    "name", ["plain", "channels", "halves", "harmonics", "long_list", "no_gaussians"]
+    "name", ["plain", "channels", "halves", "harmonics", "long_list", "large", "no_gaussians"]
 )
 def test_frames_touch_only_their_own_memory(frames: list[list[str]], name: str) -> None:
     for bad, needed, room, picture in of(frames, name):

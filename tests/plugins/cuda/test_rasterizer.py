@@ -99,6 +99,22 @@ def test_lists_longer_than_shared_memory_are_in_order_all_the_same(
         assert psnr(error(measured, cpu)) >= 110
 
 
+@pytest.mark.parametrize("rules", RULE_SETS, ids=" ".join)
+def test_gaussians_of_many_tiles_are_listed_where_small_ones_would_be(
+    host_library: HostLibrary, rules: tuple[str, str]
+) -> None:
+    """Large and small ones side by side in a warp; of opacities above 1, which gsplat lists in
+    fewer tiles than they reach."""
+    scene = cloud(120, width=150, height=130, seed=53)
+    scales, opacities = scene.scales.copy(), scene.opacities.copy()
+    scales[::5] *= 8
+    opacities[::2] = np.linspace(0.3, 2.5, 60)
+    scene = replace(scene, scales=scales, opacities=opacities)
+    assert_same_picture(
+        draw(host_library, scene, *rules).pictures, truth(scene, *rules), str(rules)
+    )
+
+
 def test_more_tiles_than_the_scan_has_threads(host_library: HostLibrary) -> None:
     scene = cloud(200, width=16 * 1030, height=2, seed=52, size=0.001)
     means = scene.means.copy()

@@ -149,6 +149,13 @@ int main() {
   one_tile.width = one_tile.height = 16;
   draw("long_list", one_tile, scene_of(one_tile));
 
+  Problem large = plain;
+  large.width = 150;
+  large.height = 130;
+  Scene large_scene = scene_of(large);
+  for (size_t i = 0; i < large_scene.scales.size(); i += 4) large_scene.scales[i] *= 30.0f;
+  draw("large", large, large_scene);
+
   Problem none = plain;
   none.gaussians = 0;
   draw("no_gaussians", none, scene_of(none));
