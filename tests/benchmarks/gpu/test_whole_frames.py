@@ -20,7 +20,8 @@ from benchmarks.gpu.whole_frames import Measured, PeerTimes
 from tests.export.avatar_factory import make_checkpoint, probe_speech
 from tests.export.checkpoints.sdtalk_files import SMALL_CONFIG, make_person, save_checkpoint
 
-from benchmarks.gpu import ada, frame_work, whole_frames
+from benchmarks import sdtalk_full_size
+from benchmarks.gpu import ada, frame_work, sdtalk, whole_frames
 from talksplat.bundle import Bundle
 from talksplat_export.checkpoints.avatar_checkpoint import AvatarCheckpoint
 from talksplat_export.export import export_checkpoint
@@ -200,3 +201,23 @@ def test_the_frames_of_a_run_are_all_kept() -> None:
     """As counted from the shipped avatar; parity with the count is another test's."""
     names: Sequence[str] = list(frame_work.json.loads(frame_work.FILE.read_text()))
     assert names == ["ada", "person"]
+
+
+def test_sdtalk_is_made_exported_and_measured(
+    gpu: Any, all_answer_yes: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sdtalk_full_size, "SdtalkConfig", lambda: SMALL_CONFIG)
+    monkeypatch.setattr(sdtalk_full_size, "MASKED_VERTICES", 20)
+    monkeypatch.setattr(whole_frames, "measure_rates", lambda device: RATES)
+    monkeypatch.setattr(whole_frames, "COMPARED", 2)
+    monkeypatch.setattr(whole_frames, "work_of", lambda bundle: {"motion": Work(bytes=1e6)})
+    monkeypatch.setattr(whole_frames, "BACKENDS", (("onnxruntime-cuda", "fp32"),))
+    settings = Settings(sdtalk=tmp_path / "made", frames=2, seconds=0.1, sessions=1)
+    findings = sdtalk.measure(settings)
+    assert findings.failures == []
+    assert (tmp_path / "made/person.avatar/manifest.json").is_file()
+    ours, torch_row = findings.tables[0].rows
+    assert ours[0] == "onnxruntime-cuda, fp32" and torch_row[0].startswith("torch eager")
+    written = (tmp_path / "made/person.avatar/manifest.json").stat().st_mtime_ns
+    sdtalk.measure(settings)  # what is there is not made again
+    assert (tmp_path / "made/person.avatar/manifest.json").stat().st_mtime_ns == written
