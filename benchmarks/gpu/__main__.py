@@ -62,9 +62,29 @@ def settings_of(args: argparse.Namespace) -> Settings:
     return replace(settings, **QUICK) if args.quick else settings
 
 
-def run_part(name: str, settings: Settings, commit: str, where: dict[str, Any]) -> Result:
-    """One part in a process of its own; a crash or a hang is a result too."""
-    command = [sys.executable, "-m", "benchmarks.gpu.parts", name]
+def flags(args: argparse.Namespace) -> list[str]:
+    """What of a command line changes the figures."""
+    usual, found = Settings(), []
+    for name in ("sizes", "channels", "sides"):
+        values = getattr(args, name)
+        if tuple(values) != tuple(getattr(usual, name)):
+            found += [f"--{name}", *map(str, values)]
+    return found + (["--quick"] if args.quick else [])
+
+
+def run_part(
+    name: str, settings: Settings, given: str, commit: str, where: dict[str, Any]
+) -> Result:
+    """One part in a process of its own; a crash or a hang is a result too.
+
+    Args:
+        name: of the part.
+        settings: what is measured.
+        given: the command, for the report.
+        commit: see :func:`benchmarks.gpu.parts.run`.
+        where: the machine, for a part that cannot say itself.
+    """
+    command = [sys.executable, "-m", "benchmarks.gpu.parts", name, "--command", given]
     command += ["--settings", json.dumps(settings.as_dict()), "--commit", commit]
     file = settings.output / f"{name}.json"
     file.unlink(missing_ok=True)
@@ -74,9 +94,8 @@ def run_part(name: str, settings: Settings, commit: str, where: dict[str, Any]) 
     if code is None:
         message = f"not done after {limit:g} s, ended"
     if not file.is_file():
-        Result(
-            name, "failed", f"python -m benchmarks.gpu {name}", where, limit, message=message
-        ).write(settings.output)
+        failed = Result(name, "failed", given, where, limit, message=message)
+        failed.write(settings.output)
     return Result.read(file)
 
 
@@ -106,7 +125,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     results = []
     for name in args.parts or PARTS:
         print(f"== {name}: {PARTS[name].title}", flush=True)
-        result = run_part(name, settings, args.commit, where)
+        given = " ".join(["python -m benchmarks.gpu", name, *flags(args)])
+        result = run_part(name, settings, given, args.commit, where)
         print(f"== {name}: {result.status}, {result.seconds:.0f} s. {result.message}", flush=True)
         results.append(result)
     report.main(

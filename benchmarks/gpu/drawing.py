@@ -76,10 +76,14 @@ class Drawing:
         """Put one frame on the stream."""
         self.rasterizer.enqueue(**self.tensors)
 
-    def picture(self) -> tuple[Array, Array]:
-        """Wait, and the colours [H,W,D] and alphas [H,W] of the last frame, unchecked."""
+    def images(self) -> tuple[Array, Array]:
+        """Wait, and the colours [1,D,H,W] and alphas [1,1,H,W] of the last frame, unchecked."""
         self.stream.synchronize()
-        colors, alphas = self.rasterizer.colors.numpy(), self.rasterizer.alphas.numpy()
+        return self.rasterizer.colors.numpy(), self.rasterizer.alphas.numpy()
+
+    def picture(self) -> tuple[Array, Array]:
+        """As :meth:`images`, but [H,W,D] and [H,W]."""
+        colors, alphas = self.images()
         return colors[0].transpose(1, 2, 0), alphas[0, 0]
 
     def close(self) -> None:

@@ -39,13 +39,18 @@ PARTS = {
 }
 
 
-def run(name: str, settings: Settings, commit: str) -> Result:
+def run(name: str, settings: Settings, command: str, commit: str = "") -> Result:
     """Measure one part here and now; whatever goes wrong is in the result.
+
+    Args:
+        name: of the part.
+        settings: what is measured.
+        command: that was given.
+        commit: of these sources, where git does not know.
 
     Raises:
         BackendError: there is no GPU.
     """
-    command = f"python -m benchmarks.gpu {name}"
     where = machine.describe(commit).as_dict()
     begin = time.perf_counter()
     status: Status = "measured"
@@ -70,10 +75,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu.parts")
     parser.add_argument("part", choices=PARTS)
     parser.add_argument("--settings", required=True, help="as JSON")
+    parser.add_argument("--command", required=True, help="that was given")
     parser.add_argument("--commit", default="")
     args = parser.parse_args()
     settings = Settings.from_dict(json.loads(args.settings))
-    run(args.part, settings, args.commit).write(settings.output)
+    run(args.part, settings, args.command, args.commit).write(settings.output)
 
 
 if __name__ == "__main__":

@@ -93,18 +93,18 @@ def test_whatever_becomes_of_a_part_is_a_result(part: Any) -> None:
         return measure
 
     part(lambda settings: Findings((), {"a": 1}))
-    found = parts.run("parity", Settings(), "abc")
+    found = parts.run("parity", Settings(), "python …", "abc")
     assert (found.status, found.message, found.findings.figures) == ("measured", "", {"a": 1})
-    assert found.command == "python -m benchmarks.gpu parity" and found.machine["commit"] == "abc"
+    assert found.command == "python …" and found.machine["commit"] == "abc"
     part(raises(MissingError("no nvcc")))
-    assert parts.run("parity", Settings(), "").status == "missing"
+    assert parts.run("parity", Settings(), "python …").status == "missing"
     part(raises(BackendError("lost")))
-    assert parts.run("parity", Settings(), "").message == "lost"
+    assert parts.run("parity", Settings(), "python …").message == "lost"
     part(raises(ZeroDivisionError("oh")))
-    found = parts.run("parity", Settings(), "")
+    found = parts.run("parity", Settings(), "python …")
     assert (found.status, found.message) == ("failed", "ZeroDivisionError: oh")
     part(lambda settings: Findings((), {}, (), ["80 dB"]))
-    assert parts.run("parity", Settings(), "").status == "failed"
+    assert parts.run("parity", Settings(), "python …").status == "failed"
 
 
 def run_part(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: str, limit: float) -> Result:
@@ -112,7 +112,9 @@ def run_part(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: str, limit: 
     wait = command.wait
     with monkeypatch.context() as context:
         context.setattr(command, "wait", lambda _, limit: wait([sys.executable, "-c", code], limit))
-        return command.run_part("parity", Settings(output=tmp_path), "", {"device": "a GPU"})
+        return command.run_part(
+            "parity", Settings(output=tmp_path), "python …", "", {"device": "a GPU"}
+        )
 
 
 def test_a_part_that_crashes_or_hangs_does_not_take_the_run_with_it(
@@ -142,15 +144,18 @@ def test_all_parts_are_run_and_reported(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def run(name: str, settings: Settings, commit: str, where: dict[str, Any]) -> Result:
+    def run(
+        name: str, settings: Settings, given: str, commit: str, where: dict[str, Any]
+    ) -> Result:
         assert settings.output.is_absolute()
+        assert given == f"python -m benchmarks.gpu {name} --sides 64 --quick"
         status: Any = "missing" if name == "probes" else "measured"
-        found = Result(name, status, f"run {name}", where, 1.0, Findings((), {}), "")
+        found = Result(name, status, given, where, 1.0, Findings((), {}), "")
         found.write(settings.output)
         return found
 
     monkeypatch.setattr(command, "run_part", run)
-    assert command.main(["--output", str(tmp_path)]) == 0
+    assert command.main(["--output", str(tmp_path), "--sides", "64", "--quick"]) == 0
     printed = capsys.readouterr().out
     for name, one in parts.PARTS.items():
         assert f"== {name}: " in printed and f"### {one.title}" in printed

@@ -221,3 +221,34 @@ def test_sdtalk_is_made_exported_and_measured(
     written = (tmp_path / "made/person.avatar/manifest.json").stat().st_mtime_ns
     sdtalk.measure(settings)  # what is there is not made again
     assert (tmp_path / "made/person.avatar/manifest.json").stat().st_mtime_ns == written
+
+
+def run_on_meta(frames: AdaFrames | SdtalkFrames) -> list[str]:
+    """Stages of a frame that come to their end on a device that holds no numbers."""
+    stages: list[str] = []
+    with pytest.raises(NotImplementedError, match="Cannot copy out of meta tensor"):
+        frames.frame(0, stages.append)  # but they cannot be read
+    return stages
+
+
+def draw_on_meta(**arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """Stands for gsplat: everything it is given must be on the device."""
+    tensors = [value for value in arguments.values() if isinstance(value, torch.Tensor)]
+    assert {tensor.device.type for tensor in tensors} == {"meta"}
+    size = (1, arguments["height"], arguments["width"])
+    channels = 3 if "sh_degree" in arguments else arguments["colors"].shape[-1]
+    colors = torch.empty(*size, channels, device="meta")
+    return colors, torch.empty(*size, 1, device="meta")
+
+
+def test_nothing_of_torch_s_frames_stays_on_the_cpu(settings: Settings, tmp_path: Path) -> None:
+    meta, most = torch.device("meta"), ["upload", "motion", "rasterize", "refiner"]
+    checkpoint = AvatarCheckpoint.load(settings.checkpoint)
+    assert run_on_meta(AdaFrames(checkpoint, settings.speech, meta, draw_on_meta)) == most
+    save_checkpoint(tmp_path / "SDGTalk.pt", SMALL_CONFIG)
+    make_person().save(tmp_path / "person.npz")
+    options = ExportOptions(identity=tmp_path / "person.npz")
+    family = load_family(tmp_path / "SDGTalk.pt", options)
+    assert isinstance(family, SdtalkExport)
+    tokens = np.zeros((4, family.checkpoint.feature_size), np.float32)
+    assert run_on_meta(SdtalkFrames(family, tokens, 2, meta, draw_on_meta)) == most
