@@ -217,37 +217,34 @@ __device__ __forceinline__ void blend_tile(const FrameArguments& frame, Batch<kC
   const int row = warp / kBlockColumns * kBlockHeight + lane / kBlockWidth;
   const bool inside = tile_x + column < frame.width && tile_y + row < frame.height;
   const bool with_picture = !failed(frame);
+  const TileList list = list_of_tile(frame, view, tile);
 
   Pixel<kChannels> pixel;
   pixel.product = inside ? 1.0f : 0.0f;  // none is left outside the image
   pixel.left = 1.0f;
 #pragma unroll
   for (int c = 0; c < kChannels; ++c) pixel.sums[c] = 0.0f;
-  if (with_picture) {
-    const float x = from_centre(column), y = from_centre(row);
-    const float centre_x = tile_x + 0.5f * kTileSize, centre_y = tile_y + 0.5f * kTileSize;
-    const uint32_t* starts =
-        frame.tile_starts + static_cast<int64_t>(view) * (tiles_of(frame) + 1) + tile;
-    const uint32_t end = starts[1];
-    const uint64_t* pairs = frame.pairs + static_cast<int64_t>(view) * frame.room;
-    const Splat* splats = frame.splats + static_cast<int64_t>(view) * frame.gaussians;
-    for (uint32_t begin = starts[0]; begin < end; begin += Sizes::kSplats) {
-      // Also waits until all warps are done with the batch before.
-      if (!__syncthreads_or(pixel.open(frame))) break;
-      const uint32_t rest = end - begin;
-      const int count = rest < Sizes::kSplats ? static_cast<int>(rest) : Sizes::kSplats;
-      stage(frame, splats, pairs + begin, count, centre_x, centre_y, first_channel, batch);
-      __syncthreads();
+  const float x = from_centre(column), y = from_centre(row);
+  const float centre_x = tile_x + 0.5f * kTileSize, centre_y = tile_y + 0.5f * kTileSize;
+  const uint64_t* pairs = frame.pairs + static_cast<int64_t>(view) * frame.room;
+  const Splat* splats = frame.splats + static_cast<int64_t>(view) * frame.gaussians;
+  for (uint32_t begin = list.begin; begin < list.end; begin += Sizes::kSplats) {
+    // Also waits until all warps are done with the batch before.
+    if (!__syncthreads_or(pixel.open(frame))) break;
+    const uint32_t rest = list.end - begin;
+    const int count = rest < Sizes::kSplats ? static_cast<int>(rest) : Sizes::kSplats;
+    stage(frame, splats, pairs + begin, count, centre_x, centre_y, first_channel, batch);
+    __syncthreads();
 #pragma unroll 1
-      for (int group = 0; group < Sizes::kGroups; ++group) {
-        if (!__any_sync(kWholeWarp, pixel.open(frame))) break;
-        pixel.blend_group(frame, batch, group * static_cast<int>(kWarp), batch.reached[group][warp],
-                          x, y);
-      }
+    for (int group = 0; group < Sizes::kGroups; ++group) {
+      if (!__any_sync(kWholeWarp, pixel.open(frame))) break;
+      pixel.blend_group(frame, batch, group * static_cast<int>(kWarp), batch.reached[group][warp],
+                        x, y);
     }
   }
 
   if (!inside) return;
+
   const float nothing = __uint_as_float(0x7fc00000);  // NaN: never a wrong picture
   const float transmittance = pixel.left, alpha = 1.0f - transmittance;
   const int64_t pixels = static_cast<int64_t>(frame.width) * frame.height;

@@ -17,6 +17,19 @@ __device__ __forceinline__ bool failed(const FrameArguments& frame) {
   return frame.status[kStatusBad] != 0 || frame.status[kStatusNeeded] > frame.status[kStatusRoom];
 }
 
+// The pairs [begin, end) of a tile, from its camera's first; none if the frame has failed.
+struct TileList {
+  uint32_t begin, end;
+};
+
+__device__ __forceinline__ TileList list_of_tile(const FrameArguments& frame, int view, int tile) {
+  const uint32_t* starts =
+      frame.tile_starts + static_cast<int64_t>(view) * (tiles_of(frame) + 1) + tile;
+  // Both are read at once, not one after what the other decides.
+  const uint32_t begin = starts[0], end = starts[1];
+  return {begin, failed(frame) ? begin : end};
+}
+
 __device__ __forceinline__ float half_to_float(uint16_t bits) {
 #if defined(__CUDA_ARCH__)
   float out;

@@ -108,11 +108,9 @@ __device__ __forceinline__ void sort_list(uint64_t* keys, uint32_t count) {
 }
 
 __device__ __forceinline__ void sort_tile(const FrameArguments& frame) {
-  if (failed(frame)) return;
-  const uint32_t* starts =
-      frame.tile_starts + static_cast<int64_t>(blockIdx.y) * (tiles_of(frame) + 1) + blockIdx.x;
-  sort_list(frame.pairs + static_cast<int64_t>(blockIdx.y) * frame.room + starts[0],
-            starts[1] - starts[0]);
+  const TileList list = list_of_tile(frame, blockIdx.y, blockIdx.x);
+  sort_list(frame.pairs + static_cast<int64_t>(blockIdx.y) * frame.room + list.begin,
+            list.end - list.begin);
 }
 
 }  // namespace
