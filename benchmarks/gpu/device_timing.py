@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-from typing import Self
-
+from talksplat.closing import Closing
 from talksplat.cuda import Device, Event, Stream
 
 
-class StreamStopwatch:
+class StreamStopwatch(Closing):
     """Events on a stream of :mod:`talksplat.cuda`."""
 
     def __init__(self, device: Device, stream: Stream) -> None:
@@ -25,15 +23,8 @@ class StreamStopwatch:
         self._end.synchronize()
         return self._end.elapsed_since(self._begin)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Destroy the events."""
         self._begin.close()
         self._end.close()
 

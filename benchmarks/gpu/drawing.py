@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
 from benchmarks.rasterizer.scenes import Array, Scene
+from talksplat.closing import Closing
 from talksplat.cuda import DeviceArray, Stream
 from talksplat.cuda.kernels import KernelModule
 from talksplat.cuda.rasterizer import CudaRasterizer
 from talksplat.rasterization import Dialect, RasterizeMode
 
 
-class Drawing:
+class Drawing(Closing):
     """Our rasterizer with everything it reads.
 
     Args:
@@ -90,19 +90,8 @@ class Drawing:
         """Free the rasterizer; the scene goes with its last user."""
         self.rasterizer.close()
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-
-class Replay:
+class Replay(Closing):
     """A drawing captured once."""
 
     def __init__(self, drawing: Drawing) -> None:
@@ -118,14 +107,3 @@ class Replay:
     def close(self) -> None:
         """Free the graph."""
         self._graph.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from threading import RLock
-from types import TracebackType
-from typing import Self, get_args
+from typing import get_args
 from weakref import WeakSet
 
 import numpy as np
@@ -18,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from talksplat import backends, families
 from talksplat.backdrop import Backdrop, open_backdrop
 from talksplat.bundle import Bundle
+from talksplat.closing import Closing
 from talksplat.errors import InputError
 from talksplat.families.base import Family, Noise
 from talksplat.manifest import Manifest
@@ -37,7 +37,7 @@ FloatArray = NDArray[np.float32]
 LOOK_AHEADS = ("default",)
 
 
-class Avatar:
+class Avatar(Closing):
     """A loaded avatar. Thread-safe; makes any number of sessions.
 
     It holds memory, on a GPU too, until it is closed or dropped, sessions included::
@@ -174,17 +174,6 @@ class Avatar:
                 for session in list(self._sessions):
                     session.close()
                 self._backend.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _upper_face(
         self, upper_face: str | os.PathLike[str] | ArrayLike, numbers: Sequence[int] | None

@@ -5,14 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from talksplat.audio import SAMPLE_RATE
 from talksplat.backends import FrameArray, FrameMemory, Picture
+from talksplat.closing import Closing
 from talksplat.errors import DeviceLostError, InputError
 from talksplat.families.base import Family, Noise
 from talksplat.ring import Ring
@@ -52,7 +51,7 @@ class Frame:
     timings: Timings
 
 
-class Session:
+class Session(Closing):
     """Turns pushed audio into frames. Made by :meth:`talksplat.Avatar.session`.
 
     ::
@@ -182,17 +181,6 @@ class Session:
             if not self._closed:
                 self._closed = True
                 self._stream.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _check_open(self) -> None:
         if self._closed:

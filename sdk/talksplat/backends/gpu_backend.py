@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
 
 from talksplat.backends.base import Array
 from talksplat.backends.device_graph import DeviceGraph
@@ -20,6 +19,7 @@ from talksplat.backends.gpu_call import (
 )
 from talksplat.backends.gpu_frame import FramePlan, GpuFrame
 from talksplat.bundle import Bundle
+from talksplat.closing import Closing
 from talksplat.cuda import Device, DeviceArray, DeviceBuffer, Stream
 from talksplat.errors import BackendError
 from talksplat.frame_program import FrameProgram
@@ -121,7 +121,7 @@ class GpuEngine:
         self._open.close()
 
 
-class GpuRunner:
+class GpuRunner(Closing):
     """See :class:`talksplat.backends.base.Runner`."""
 
     def __init__(
@@ -157,14 +157,3 @@ class GpuRunner:
     def close(self) -> None:
         """See :meth:`talksplat.backends.base.Runner.close`."""
         self._opened.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()

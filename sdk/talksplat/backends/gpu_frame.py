@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self, assert_never
+from typing import assert_never
 
 import numpy as np
 
@@ -21,6 +20,7 @@ from talksplat.backends.gpu_call import (
     sizes,
     upload_constants,
 )
+from talksplat.closing import Closing
 from talksplat.cuda import Device, DeviceArray, DeviceBuffer, Stream
 from talksplat.cuda.compositing import Compositing
 from talksplat.cuda.kernels import KernelModule
@@ -103,7 +103,7 @@ class GpuFrame:
         self._open.close()
 
 
-class GpuFrameRunner:
+class GpuFrameRunner(Closing):
     """See :class:`talksplat.backends.base.FrameRunner`.
 
     The first frame is made call by call, every later one by replaying the recording of these calls.
@@ -163,17 +163,6 @@ class GpuFrameRunner:
     def close(self) -> None:
         """See :meth:`talksplat.backends.base.FrameRunner.close`."""
         self._opened.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _downloads(self) -> list[str]:
         plan = self._frame.plan

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -14,6 +13,7 @@ from talksplat.backends.base import Array
 from talksplat.backends.options import Options
 from talksplat.backends.split_frame import SplitFrame
 from talksplat.bundle import Bundle
+from talksplat.closing import Closing
 from talksplat.errors import BackendError, BundleError
 from talksplat.frame_program import FrameProgram
 from talksplat.manifest import GraphSpec, TensorSpec
@@ -103,7 +103,7 @@ class OnnxRuntimeEngine:
         return OnnxRuntimeRunner(self._session, self.spec, self._constants)
 
 
-class OnnxRuntimeRunner:
+class OnnxRuntimeRunner(Closing):
     """See :class:`talksplat.backends.Runner`.
 
     ``InferenceSession.run`` reads and returns NumPy arrays without copying them; IO binding was
@@ -143,17 +143,6 @@ class OnnxRuntimeRunner:
 
     def close(self) -> None:
         """See :meth:`talksplat.backends.Runner.close`."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def open_session(file: Path, threads: int) -> onnxruntime.InferenceSession:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Protocol, Self, assert_never
+from typing import Protocol, assert_never
 
 import numpy as np
 
 from talksplat.backends.base import Array, Engine, FrameMemory, Picture, Runner
 from talksplat.bundle import Bundle
+from talksplat.closing import Closing
 from talksplat.compositing import coverage, dilate, over
 from talksplat.errors import InputError
 from talksplat.frame_program import (
@@ -83,7 +83,7 @@ class SplitFrame:
         return SplitFrameRunner(self._program, runners, self._threads)
 
 
-class SplitFrameRunner:
+class SplitFrameRunner(Closing):
     """See :class:`talksplat.backends.FrameRunner`.
 
     Images between the steps are kept from frame to frame; the picture and its alpha are new ones.
@@ -114,17 +114,6 @@ class SplitFrameRunner:
         """See :meth:`talksplat.backends.FrameRunner.close`."""
         for runner in self._runners.values():
             runner.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _carry_out(self, step: Step, values: Values) -> None:
         match step:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import ctypes
 import math
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
 
+from talksplat.closing import Closing
 from talksplat.cuda.device import Device
 from talksplat.cuda.kernels import KernelModule
 from talksplat.cuda.memory import DeviceArray
@@ -69,7 +69,7 @@ class _Covering(ctypes.Structure):
     )
 
 
-class Compositing:
+class Compositing(Closing):
     """The kernels of Unpack, Dilate, Over, Coverage and Pack on one device.
 
     Every method puts one or two launches on a stream and returns: nothing is allocated or waited
@@ -192,17 +192,6 @@ class Compositing:
     def close(self) -> None:
         """Unload the kernels."""
         self._module.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _check(name: str, array: DeviceArray, shape: tuple[Any, ...], dtype: DTypeLike) -> None:

@@ -6,15 +6,16 @@ import weakref
 from collections import deque
 from threading import RLock, local
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
+from talksplat.closing import Closing
 from talksplat.cuda.bindings import call_driver, load_driver
 from talksplat.errors import BackendError, DeviceLostError
 
 _MINIMUM_COMPUTE_CAPABILITY = (7, 5)
 
 
-class Device:
+class Device(Closing):
     """A GPU that was opened; see :func:`open_device`. Thread-safe.
 
     Attributes:
@@ -82,17 +83,6 @@ class Device:
         """Give the device back. The context ends with its last user; arrays that were handed out
         are users too."""
         self._leave()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def open_device(index: int = 0) -> Device:

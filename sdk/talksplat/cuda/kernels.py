@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import weakref
-from typing import Any, Self
+from typing import Any
 
+from talksplat.closing import Closing
 from talksplat.cuda.compile import KernelSet, architecture_of, compile_kernels
 from talksplat.cuda.device import Device
 from talksplat.cuda.stream import Stream
@@ -51,7 +52,7 @@ class Kernel:
         )
 
 
-class KernelModule:
+class KernelModule(Closing):
     """A set of kernels on a device, compiled when it is first needed."""
 
     def __init__(self, device: Device, kernels: KernelSet) -> None:
@@ -84,9 +85,3 @@ class KernelModule:
     def close(self) -> None:
         """Unload it once nothing launches its kernels any more."""
         self._free()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()

@@ -10,13 +10,13 @@ from __future__ import annotations
 import math
 import weakref
 from dataclasses import dataclass, field, replace
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from talksplat import _native
+from talksplat.closing import Closing
 from talksplat.cuda.device import Device
 from talksplat.errors import BackendError, InputError
 
@@ -29,7 +29,7 @@ _DLPACK_CUDA = 2  # kDLCUDA
 _DTYPES = ("float32", "float16", "uint8", "int8", "int32", "int64", "bool")
 
 
-class DeviceBuffer:
+class DeviceBuffer(Closing):
     """Bytes on a device, freed by ``close`` or with the last array that lies in them.
 
     Attributes:
@@ -89,17 +89,6 @@ class DeviceBuffer:
     def close(self) -> None:
         """Free it now, when nothing uses it any more: waits for the work of the device."""
         self._free()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 @dataclass(frozen=True, eq=False)
@@ -240,7 +229,7 @@ class DeviceArray:
         }
 
 
-class PinnedBuffer:
+class PinnedBuffer(Closing):
     """Page-locked bytes of the host: what a device reads and writes without staging.
 
     Attributes:
@@ -289,17 +278,6 @@ class PinnedBuffer:
     def close(self) -> None:
         """Free it now; no array in it may be used afterwards."""
         self._free()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class _PinnedBytes:

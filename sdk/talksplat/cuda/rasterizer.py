@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from contextlib import ExitStack
 from functools import partial
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from talksplat import _native
+from talksplat.closing import Closing
 from talksplat.cuda.device import Device
 from talksplat.cuda.kernels import KernelModule
 from talksplat.cuda.memory import DeviceArray, DeviceBuffer, PinnedBuffer
@@ -27,7 +27,7 @@ _FLOAT = np.dtype(np.float32)
 _STATUS = 4  # numbers: bits of bad inputs, pairs needed, pairs there is room for, unused
 
 
-class CudaRasterizer:
+class CudaRasterizer(Closing):
     """Renders N Gaussians from C cameras; the arguments of :func:`talksplat.rasterize`.
 
     Sizes and rules are chosen once; what is launched does not depend on data. It owns its workspace
@@ -212,17 +212,6 @@ class CudaRasterizer:
     def close(self) -> None:
         """Free workspace and outputs, once the stream is done with them."""
         self._memory.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _check_input(self, name: str, array: DeviceArray) -> None:
         shape, dtype = self._expected[name]

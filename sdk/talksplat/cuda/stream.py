@@ -5,12 +5,12 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from talksplat.closing import Closing
 from talksplat.cuda.device import Device
 from talksplat.cuda.memory import DeviceArray, is_pinned
 from talksplat.errors import BackendError, InputError
@@ -18,7 +18,7 @@ from talksplat.errors import BackendError, InputError
 Array = NDArray[Any]
 
 
-class _Handle:
+class _Handle(Closing):
     """Something of the driver that is destroyed once."""
 
     def __init__(self, device: Device, destroy: str, handle: Any) -> None:
@@ -32,17 +32,6 @@ class _Handle:
     def close(self) -> None:
         """Destroy it; nothing may use it afterwards."""
         self._free()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class Event(_Handle):
