@@ -113,3 +113,5 @@ def test_what_cannot_be_rendered_is_told(tmp_path: Path) -> None:
 def test_the_documentation_has_the_marks_once() -> None:
     page = (Path(__file__).parents[3] / "docs/gpu.md").read_text()
     assert page.count(report.BEGIN) == page.count(report.END) == 1
+    headings = [line for line in page.splitlines() if line.startswith("## ")]
+    assert {"## Not run on a GPU", "## Not run inside full TensorRT"} <= set(headings)
