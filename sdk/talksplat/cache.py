@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from talksplat.environment import named_path
 from talksplat.errors import InputError
 
 
@@ -15,10 +16,10 @@ def cache_folder() -> Path:
     whoever writes there creates it.
 
     Raises:
-        InputError: none of the three is an absolute path.
+        InputError: ``TALKSPLAT_CACHE`` is no absolute path, or there is no home folder.
     """
-    if own := os.environ.get("TALKSPLAT_CACHE"):
-        return _absolute(Path(own).expanduser(), "TALKSPLAT_CACHE")
+    if own := named_path("TALKSPLAT_CACHE"):
+        return own
     shared = Path(os.environ.get("XDG_CACHE_HOME", ""))
     if shared.is_absolute():  # the XDG specification has relative paths ignored
         return shared / "talksplat"
@@ -30,10 +31,3 @@ def cache_folder() -> Path:
             "TALKSPLAT_CACHE to a folder that can be written."
         ) from error
     return home / ".cache" / "talksplat"
-
-
-def _absolute(folder: Path, variable: str) -> Path:
-    """A relative path would mean another folder after every ``cd``."""
-    if not folder.is_absolute():
-        raise InputError(f"{variable}: expected an absolute path, found {str(folder)!r}.")
-    return folder

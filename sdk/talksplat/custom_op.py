@@ -9,9 +9,9 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
+from talksplat.environment import named_path
 from talksplat.errors import BackendError
 
 LIBRARY_VARIABLE = "TALKSPLAT_ONNXRUNTIME_OP"
@@ -31,17 +31,17 @@ def custom_op_library() -> Path:
     The environment variable ``TALKSPLAT_ONNXRUNTIME_OP`` goes before the package's own.
 
     Raises:
+        InputError: the variable's path is relative.
         BackendError: the variable names no file, or talksplat was built without the operator.
     """
-    asked = os.environ.get(LIBRARY_VARIABLE)
-    if asked:
-        path = Path(asked)
-        if not path.is_file():
+    asked = named_path(LIBRARY_VARIABLE)
+    if asked is not None:
+        if not asked.is_file():
             raise BackendError(
                 f"{LIBRARY_VARIABLE} expects the path of a custom-operator library, found "
-                f"{asked!r}, which is no file. Correct or unset it."
+                f"{str(asked)!r}, which is no file. Correct or unset it."
             )
-        return path
+        return asked
     package = Path(__file__).parent
     for name in _NAMES:
         if (package / name).is_file():

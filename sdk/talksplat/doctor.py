@@ -11,7 +11,7 @@ from importlib import import_module, metadata, util
 from typing import Literal
 
 from talksplat.backends import BACKENDS, Options, default_threads, open_backend
-from talksplat.errors import BackendError
+from talksplat.errors import TalksplatError
 from talksplat.installation import REQUIREMENTS
 
 
@@ -47,7 +47,7 @@ def _optional(name: str, examine_part: Callable[[], str], told: set[str]) -> Che
     """Something that may be missing; the fix is what its error says, unless it was told before."""
     try:
         return Check(name, "ok", examine_part())
-    except BackendError as error:
+    except TalksplatError as error:
         reason = str(error)
     if reason in told:
         return Check(name, "absent", "cannot be used, as said above")

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 
+from talksplat.environment import named_path
 from talksplat.errors import PluginMismatchError, PluginMissingError
 
 LIBRARY_VARIABLE = "TALKSPLAT_TENSORRT_PLUGIN"
@@ -107,17 +107,17 @@ def tensorrt_plugin_library() -> Path:
     The environment variable ``TALKSPLAT_TENSORRT_PLUGIN`` goes before the package's own.
 
     Raises:
+        InputError: the variable's path is relative.
         PluginMissingError: the variable names no file, or talksplat was built without the plugin.
     """
-    asked = os.environ.get(LIBRARY_VARIABLE)
-    if asked:
-        path = Path(asked)
-        if not path.is_file():
+    asked = named_path(LIBRARY_VARIABLE)
+    if asked is not None:
+        if not asked.is_file():
             raise PluginMissingError(
-                f"{LIBRARY_VARIABLE} expects the path of {_NAME}, found {asked!r}, which is no "
-                "file. Correct or unset it."
+                f"{LIBRARY_VARIABLE} expects the path of {_NAME}, found {str(asked)!r}, which is "
+                "no file. Correct or unset it."
             )
-        return path
+        return asked
     path = Path(__file__).parent / _NAME
     if not path.is_file():
         raise PluginMissingError(

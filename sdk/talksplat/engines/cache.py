@@ -28,7 +28,8 @@ from talksplat.errors import OutputError
 from talksplat.schema import MaxLength, Range, SchemaError
 
 _MAX_SIDECAR_BYTES = 2**20
-_SUFFIX = ".engine"
+SUFFIX = ".engine"
+"""Of files with data."""
 
 Text = Annotated[str, MaxLength(100_000)]
 Count = Annotated[int, Range(0, 2**40)]
@@ -201,7 +202,7 @@ class EngineCache:
         Raises:
             OutputError: a file cannot be removed.
         """
-        paths = [*self.folder.glob("*.json"), *self.folder.glob(f"*{_SUFFIX}")]
+        paths = [*self.folder.glob("*.json"), *self.folder.glob(f"*{SUFFIX}")]
         try:
             for path in paths:
                 path.unlink(missing_ok=True)
@@ -232,7 +233,7 @@ class EngineCache:
         return self.folder / f"{_name(parts)}.json"
 
     def _data_path(self, entry: Entry) -> Path:
-        return self.folder / f"{_name(entry.key)}.{entry.token}{_SUFFIX}"
+        return self.folder / f"{_name(entry.key)}.{entry.token}{SUFFIX}"
 
 
 def _parts(key: EngineKey | Mapping[str, str]) -> dict[str, str]:

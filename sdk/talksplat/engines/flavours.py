@@ -47,7 +47,7 @@ class Target:
     compatible: bool = False
 
     def runs_on(self, device: DeviceFacts) -> bool:
-        """Whether the device is among those it was built for."""
+        """Whether the device's compute capability is among those it was built for."""
         if self.compute_capabilities:
             return device.compute_capability in self.compute_capabilities
         return device.compute_capability >= OLDEST_PORTABLE
@@ -115,6 +115,11 @@ class Flavour(ABC):
         """
 
     @abstractmethod
+    def misfit(self, target: Target, device: DeviceFacts) -> str | None:
+        """Why an engine that was built for ``target`` is not to run on ``device``; None if it
+        fits."""
+
+    @abstractmethod
     def configure(self, config: Any, target: Target) -> None:
         """Set in an ``IBuilderConfig`` what makes engines run on ``target``.
 
@@ -171,6 +176,15 @@ class TensorRT(Flavour):
             "--compatible for several."
         )
 
+    def misfit(self, target: Target, device: DeviceFacts) -> str | None:
+        """It has to be what would be built here."""
+        here = self.target(device, target.compatible)
+        if target.devices != here.devices:
+            return f"it is for {target.devices}, this GPU takes {here.devices}"
+        if target.driver != here.driver:
+            return f"it was built under {target.driver}, this driver knows {here.driver}"
+        return None if target == here else f"it contradicts itself: {target}, expected {here}"
+
     def configure(self, config: Any, target: Target) -> None:
         """Sets ``hardware_compatibility_level``; the device is the one of the current context."""
         levels = self.module.HardwareCompatibilityLevel
@@ -225,6 +239,13 @@ class TensorRTRTX(Flavour):
             )
         ordered = tuple(sorted(set(capabilities)))
         return Target(" ".join(map(_text, ordered)), "any", ordered)
+
+    def misfit(self, target: Target, device: DeviceFacts) -> str | None:
+        """The compute capability decides; kernels are compiled for GPU and driver later."""
+        if target.runs_on(device):
+            return None
+        found = _text(device.compute_capability)
+        return f"it is for compute capability {target.devices}, this GPU has {found}"
 
     def known_capabilities(self) -> list[ComputeCapability]:
         """What this version can name as a target."""

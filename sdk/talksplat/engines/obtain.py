@@ -224,7 +224,7 @@ class Workshop:
     def _lookups(self, source: Source, plugin: TensorRTPlugin | None) -> Iterator[Found | Missing]:
         if self.shipped is not None:
             key = self._key(source, plugin, self.shipped.target)
-            yield self.shipped.find(key, source.label, self.device)
+            yield self.shipped.find(key, source.label, self.flavour, self.device)
         yield self.cache.find(self.key(source, plugin), source.label)
 
     def _build(

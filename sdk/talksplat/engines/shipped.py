@@ -7,18 +7,18 @@ the environment variable ``TALKSPLAT_ENGINES``, never one that happens to lie be
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated, Literal
 
 from talksplat import schema
 from talksplat.atomic import replace_folder, staging_path, write_bytes
 from talksplat.backends.options import Precision
-from talksplat.engines.cache import EngineCache, EngineKey, Entry, Found, Missing
-from talksplat.engines.flavours import DeviceFacts, Target
+from talksplat.engines.cache import SUFFIX, EngineCache, EngineKey, Entry, Found, Missing
+from talksplat.engines.flavours import DeviceFacts, Flavour, Target
+from talksplat.environment import named_path
 from talksplat.errors import BackendError, OutputError
 from talksplat.schema import MaxLength, Range, SchemaError
 
@@ -83,11 +83,11 @@ class ShippedEngines:
         """What the engines run on."""
         return self.index.target
 
-    def find(self, key: EngineKey, label: str, device: DeviceFacts | None) -> Found | Missing:
+    def find(
+        self, key: EngineKey, label: str, flavour: Flavour, device: DeviceFacts | None
+    ) -> Found | Missing:
         """The engine made from ``key``, checked, or why there is none for ``device``."""
-        if device is not None and not self.target.runs_on(device):
-            found = ".".join(map(str, device.compute_capability))
-            reason = f"it is for compute capability {self.index.devices}, this GPU has {found}"
+        if device is not None and (reason := flavour.misfit(self.target, device)):
             return Missing(f"not from {self.folder}: {reason}")
         lookup = EngineCache(self.folder).find(key, label)
         if isinstance(lookup, Missing):
@@ -100,11 +100,12 @@ def shipped_engines(flavour: str) -> ShippedEngines | None:
 
     Raises:
         BackendError: there is no readable index in it.
+        InputError: the variable's path is relative.
     """
-    asked = os.environ.get(VARIABLE)
-    if not asked:
+    asked = named_path(VARIABLE)
+    if asked is None:
         return None
-    shipped = open_shipped(Path(asked))
+    shipped = open_shipped(asked)
     return shipped if shipped.index.flavour == flavour else None
 
 
@@ -129,17 +130,44 @@ def open_shipped(folder: Path) -> ShippedEngines:
 
 
 def check_output(folder: Path) -> None:
-    """Whether engines may be written there: a new folder, or one that holds such engines already.
+    """Whether engines may be written there: a new folder, an empty one, or one that holds such
+    engines already and nothing else, as all of it will be removed.
 
     Raises:
         OutputError: there is something else.
     """
-    ours = not folder.exists() or (folder / INDEX).is_file()
-    if not ours and (not folder.is_dir() or any(folder.iterdir())):
-        raise OutputError(
-            f"Expected a new folder for engines, or one with an {INDEX}, found something else at "
-            f"{folder}; choose another path."
-        )
+    try:
+        strangers = _strangers(folder.resolve())
+    except (OSError, BackendError) as error:
+        raise _not_ours(folder, str(error)) from error
+    if strangers:
+        raise _not_ours(folder, ", ".join(strangers[:3]) + (", …" if strangers[3:] else ""))
+
+
+def _strangers(folder: Path) -> list[str]:
+    """What is in a folder besides the engines that its index names.
+
+    Raises OSError or BackendError.
+    """
+    if not folder.exists() or not any(folder.iterdir()):
+        return []
+    known = {INDEX}
+    for entry in open_shipped(folder).index.engines:
+        data = PurePath(entry.file)
+        if data.suffix == SUFFIX:
+            known |= {data.name, f"{PurePath(data.stem).stem}.json"}
+    return sorted(
+        path.name
+        for path in folder.iterdir()
+        if path.name not in known or path.is_symlink() or not path.is_file()
+    )
+
+
+def _not_ours(folder: Path, found: str) -> OutputError:
+    return OutputError(
+        f"Expected a new folder for engines, or one with nothing but engines and their {INDEX}, "
+        f"found something else at {folder}: {found}. Choose another path."
+    )
 
 
 def ship(folder: Path, target: Target, precision: Precision, engines: Mapping[str, Found]) -> None:
@@ -154,6 +182,7 @@ def ship(folder: Path, target: Target, precision: Precision, engines: Mapping[st
     Raises:
         OutputError: the folder cannot be written, or is something else; what was there still is.
     """
+    folder = folder.resolve()  # "." has no name, and a link is not what is to be replaced
     check_output(folder)
     staging = staging_path(folder)
     try:

@@ -12,10 +12,11 @@ from tests.sdk.engines.conftest import FakeDevice
 
 from talksplat.bundle import Bundle
 from talksplat.cli import main
-from talksplat.engines.flavours import Flavour, open_flavour
+from talksplat.engines.cache import Found, Missing
+from talksplat.engines.flavours import Flavour, TensorRT, open_flavour
 from talksplat.engines.obtain import Source, graph_source, open_workshop
-from talksplat.engines.shipped import open_shipped
-from talksplat.errors import BackendError
+from talksplat.engines.shipped import check_output, open_shipped, ship
+from talksplat.errors import BackendError, OutputError
 
 pytest.importorskip("tensorrt_rtx")
 
@@ -147,6 +148,126 @@ def test_a_folder_with_other_things_is_left_alone(
     assert main([*command, "-o", str(folder)]) == 1
     assert "Expected a new folder for engines" in capsys.readouterr().err
     assert [path.name for path in folder.iterdir()] == ["letter.txt"]
+
+
+def test_a_website_with_an_index_of_its_own_is_left_alone(
+    bundle_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    website = tmp_path / "website"
+    (website / "photos").mkdir(parents=True)
+    (website / "photos" / "wedding.jpg").write_text("precious")
+    (website / "index.json").write_text('{"my": "site"}')
+    command = ["build", str(bundle_path), "--backend", "tensorrt-rtx", "--all-targets"]
+    assert main([*command, "-o", str(website)]) == 1
+    assert "Expected a new folder for engines" in capsys.readouterr().err
+    assert (website / "photos" / "wedding.jpg").read_text() == "precious"
+
+
+@pytest.mark.parametrize("name", ["letter.txt", "photos", "notes.json", "other.engine"])
+def test_a_letter_among_engines_is_not_removed_with_them(
+    bundle_path: Path, shipped: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if name == "photos":
+        (shipped / name).mkdir()
+    else:
+        (shipped / name).write_text("dear")
+    before = sorted(shipped.iterdir())
+    command = ["build", str(bundle_path), "--backend", "tensorrt-rtx", "--all-targets"]
+    assert main([*command, "-o", str(shipped)]) == 1
+    assert f"found something else at {shipped}: {name}." in " ".join(
+        capsys.readouterr().err.split()
+    )
+    assert sorted(shipped.iterdir()) == before
+
+
+def test_an_index_that_names_other_files_gives_no_right_to_them(shipped: Path) -> None:
+    (shipped / "letter.txt").write_text("dear")
+    index = json.loads((shipped / "index.json").read_text())
+    index["engines"][0]["file"] = "letter.txt"
+    (shipped / "index.json").write_text(json.dumps(index))
+    with pytest.raises(OutputError, match=r"letter\.txt"):
+        check_output(shipped)
+
+
+def test_the_folder_that_one_is_in(
+    bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    command = ["build", str(bundle_path), "--backend", "tensorrt-rtx", "--all-targets"]
+    assert main([*command, "-o", "."]) == 0
+    assert open_shipped(folder).index.devices == "8.0 and later"
+
+
+class TestTensorRT:
+    """Engines of tensorrt are for one GPU and driver, those that were shipped too."""
+
+    BUILT_ON = FakeDevice("NVIDIA GeForce RTX 4090", (8, 9), 12080)
+
+    @pytest.fixture
+    def tensorrt(self, flavour: Flavour) -> TensorRT:
+        return TensorRT(flavour.module, (10, 13, 0))
+
+    @pytest.fixture(params=[False, True], ids=["for one GPU", "compatible"])
+    def compatible(self, request: pytest.FixtureRequest) -> bool:
+        return bool(request.param)
+
+    @pytest.fixture
+    def source(
+        self,
+        tensorrt: TensorRT,
+        compatible: bool,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        cache_of_the_test: Path,
+    ) -> Source:
+        """Of an engine that was built there and shipped."""
+        source = Source("ada: motion, fp32", GRAPH, b"model", {})
+        workshop = open_workshop(tensorrt, self.BUILT_ON, compatible=compatible)
+        facts = {"layers": 1, "onnx_bytes": 5, "seconds": 1.0}
+        workshop.cache.store(workshop.key(source), source.label, b"engine", facts)
+        found = workshop.cache.find(workshop.key(source), source.label)
+        assert isinstance(found, Found)
+        ship(tmp_path / "shipped", workshop.target, "fp32", {GRAPH: found})
+        shutil.rmtree(cache_of_the_test)
+        monkeypatch.setenv("TALKSPLAT_ENGINES", str(tmp_path / "shipped"))
+        return source
+
+    def lookup(self, tensorrt: TensorRT, source: Source, device: FakeDevice) -> Found | Missing:
+        workshop = open_workshop(tensorrt, device)
+        return next(workshop._lookups(source, None))
+
+    def test_on_the_same_gpu_it_is_taken(self, tensorrt: TensorRT, source: Source) -> None:
+        assert isinstance(self.lookup(tensorrt, source, self.BUILT_ON), Found)
+
+    def test_on_another_gpu_only_a_compatible_one_is(
+        self, tensorrt: TensorRT, source: Source, compatible: bool
+    ) -> None:
+        laptop = replace(self.BUILT_ON, name="NVIDIA GeForce RTX 4060 Laptop GPU")
+        found = self.lookup(tensorrt, source, laptop)
+        if compatible:
+            assert isinstance(found, Found)
+            return
+        assert isinstance(found, Missing)
+        assert found.reason.endswith(
+            "it is for 8.9 NVIDIA GeForce RTX 4090, this GPU takes 8.9 NVIDIA GeForce RTX 4060 "
+            "Laptop GPU"
+        )
+
+    def test_under_another_driver_it_is_not(self, tensorrt: TensorRT, source: Source) -> None:
+        found = self.lookup(tensorrt, source, replace(self.BUILT_ON, driver_version=13000))
+        assert isinstance(found, Missing)
+        assert found.reason.endswith("it was built under CUDA 12.8, this driver knows CUDA 13.0")
+
+    def test_an_index_that_contradicts_itself_is_not_believed(
+        self, tensorrt: TensorRT, source: Source, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "shipped" / "index.json"
+        changed = {**json.loads(path.read_text()), "compute_capabilities": [[9, 0]]}
+        path.write_text(json.dumps(changed))
+        found = self.lookup(tensorrt, source, self.BUILT_ON)
+        assert isinstance(found, Missing) and "contradicts itself" in found.reason
 
 
 def test_a_build_that_fails_leaves_no_folder_and_keeps_the_old_one(
