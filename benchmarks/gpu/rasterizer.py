@@ -244,7 +244,9 @@ def kernel_table(found: Sequence[Measured]) -> Table:
     """Where the time of a replay goes."""
     names = list(dict.fromkeys(name for one in found for name in one.kernels))
     rows = [
-        [str(one.size), *(f"{one.kernels.get(name, 0.0):.4f}" for name in names)] for one in found
+        [str(one.size)]
+        + [f"{one.kernels[name]:.4f}" if name in one.kernels else "" for name in names]
+        for one in found
     ]
     return Table("Milliseconds of each kernel within a replay, medians", ["scene", *names], rows)
 

@@ -142,6 +142,14 @@ def test_tables_hold_ratios_and_floors(monkeypatch: pytest.MonkeyPatch) -> None:
     assert row[5] == "0.0040"
 
 
+def test_a_kernel_that_a_size_does_not_launch_has_no_time() -> None:
+    few, many = measured(Size(10, 3, 64), 0.1, None), measured(Size(10, 32, 64), 0.1, None)
+    many.kernels = {"a": 0.3, "c": 0.4}
+    table = rasterizer.kernel_table([few, many])
+    assert table.columns == ["scene", "a", "b", "c"]
+    assert [row[1:] for row in table.rows] == [["0.1000", "0.2000", ""], ["0.3000", "", "0.4000"]]
+
+
 def test_gsplat_s_rules_follow_its_version() -> None:
     assert gsplat_peer.dialect_of("1.5.3") == "gsplat-1.5" == gsplat_peer.dialect_of("1.4.0")
     assert gsplat_peer.dialect_of("1.6.0") == "gsplat" == gsplat_peer.dialect_of("2.0.1")
