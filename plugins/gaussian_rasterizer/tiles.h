@@ -86,17 +86,20 @@ TALKSPLAT_HOST_DEVICE TileBounds<T> tile_bounds(const Rules& rules, const Camera
           zero_unless(kept, minimum(maximum(y1, zero), tiles_y))};
 }
 
-// Least |u|^2 over a box whose sides lie at these places from the mean.
+// Least |u|^2 over a box whose sides lie at these places from the mean. Lists are counted by one
+// piece of code and written by another, for tiles that this decides: sums of products say which
+// product is rounded, so that no compiler may choose differently in the two.
 TALKSPLAT_HOST_DEVICE float least_square(float l0, float l1, float l2, float left, float right,
                                          float top, float bottom) {
   const auto square = [=](float dx, float dy) {
-    const float u0 = l0 * dx + l1 * dy, u1 = l2 * dy;
-    return u0 * u0 + u1 * u1;
+    const float u0 = multiply_add(l0, dx, l1 * dy), u1 = l2 * dy;
+    return multiply_add(u0, u0, u1 * u1);
   };
   // It lies at the mean itself, or on one of the two edges that face it.
   const float edge_x = minimum(maximum(0.0f, left), right);
   const float edge_y = minimum(maximum(0.0f, top), bottom);
-  const float along_y = minimum(maximum(-l0 * l1 / (l1 * l1 + l2 * l2) * edge_x, top), bottom);
+  const float slope = -(l0 * l1) / multiply_add(l1, l1, l2 * l2);
+  const float along_y = minimum(maximum(slope * edge_x, top), bottom);
   const float along_x = minimum(maximum(-l1 / l0 * edge_y, left), right);
   return minimum(square(edge_x, along_y), square(along_x, edge_y));
 }
@@ -121,7 +124,7 @@ TALKSPLAT_HOST_DEVICE bool pixels_may_be_reached(float x, float y, float l0, flo
                                                  float reach, int tile_x, int tile_y) {
   const float left = static_cast<float>(tile_x * kTileSize) + 0.5f - x;
   const float top = static_cast<float>(tile_y * kTileSize) + 0.5f - y;
-  const float limit = reach * 1.0001f + 1e-3f;
+  const float limit = multiply_add(reach, 1.0001f, 1e-3f);
   return !(least_square(l0, l1, l2, left, left + (kTileSize - 1), top, top + (kTileSize - 1)) >
            limit * limit);
 }

@@ -86,8 +86,10 @@ __device__ __forceinline__ void stage(const FrameArguments& frame, const Splat* 
   const int at = threadIdx.x, lane = at % static_cast<int>(kWarp);
   if (at < Sizes::kSplats) {
     uint32_t reached = 0;
-    if (at < count) {
-      const uint32_t id = static_cast<uint32_t>(pairs[at]);
+    // What is no Gaussian is not read: lists hold none unless they were counted and written
+    // differently.
+    const uint32_t id = at < count ? static_cast<uint32_t>(pairs[at]) : frame.gaussians;
+    if (id < frame.gaussians) {
       const Splat& splat = splats[id];
       const float x = splat.x - centre_x, y = splat.y - centre_y;
       const float l0 = splat.l0, l1 = splat.l1;
@@ -112,8 +114,9 @@ __device__ __forceinline__ void stage(const FrameArguments& frame, const Splat* 
                            absolute(middle_y - y) <= splat.reach_y;
         reached |= static_cast<uint32_t>(meets) << warp;
       }
-    } else if constexpr (Sizes::kInSplats) {
-      batch.values[at] = {0.0f, 0.0f, 0.0f, 0.0f};  // may be blended with an alpha of 0
+    } else if constexpr (!Sizes::kInSplats) {
+      batch.ids[at] = 0;
+      batch.depths[at] = 0.0f;
     }
 #pragma unroll
     for (int warp = 0; warp < kWarps; ++warp) {
@@ -193,9 +196,9 @@ struct Pixel {
       } else {
         // Two at a time: from shared memory to alpha is a long chain of dependent instructions, and
         // two of them fill each other's gaps. Many channels fill them by themselves. Where there is
-        // no second one, whatever lies at the group's last place is blended with an alpha of 0.
+        // no second one, the first is blended once more, with an alpha of 0.
         const bool has_next = reached != 0;
-        const int next = first + ((__ffs(reached) - 1) & 31);
+        const int next = has_next ? first + __ffs(reached) - 1 : place;
         reached &= reached - 1;
         const float next_alpha = alpha_at(frame, batch, next, x, y);
         blend(frame, batch, place, alpha);
