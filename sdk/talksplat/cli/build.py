@@ -91,6 +91,8 @@ def execute(args: argparse.Namespace) -> None:
 
 
 def _build(bundle: Bundle, workshop: Workshop, args: argparse.Namespace) -> None:
+    if args.output is None:
+        workshop.cache.check_trusted()  # engines that are not kept would be built for nothing
     program = families.frame_program(bundle)
     sources = list(sources_of(bundle, program, workshop.flavour, args.precision))
     with step_progress() as progress:

@@ -14,10 +14,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-from talksplat.atomic import write_bytes
 from talksplat.cache import cache_folder
 from talksplat.cuda.bindings import load_nvrtc
 from talksplat.errors import BackendError, OutputError
+from talksplat.private_files import read_private, write_private
 
 _log = logging.getLogger(__name__)
 
@@ -37,6 +37,7 @@ _OPTIONS: dict[KernelSet, tuple[str, ...]] = {
     "compositing": (*_COMMON, "--ftz=false", "--fmad=false"),
 }
 _DIGEST_BYTES = 32
+_MAX_BYTES = 2**28
 
 
 @dataclass(frozen=True)
@@ -153,8 +154,11 @@ def _log_of(nvrtc: Any, program: Any) -> str:
 def _read(file: Path) -> bytes | None:
     """What was kept; None if there is nothing, or not what was written."""
     try:
-        content = file.read_bytes()
+        content = read_private(file, range(_MAX_BYTES + 1))
     except FileNotFoundError:
+        return None
+    except PermissionError as error:
+        _log.warning("Compiled kernels in %s are not used: %s; compiling again.", file, error)
         return None
     except OSError as error:
         _log.warning("Compiled kernels in %s cannot be read (%s); compiling again.", file, error)
@@ -168,7 +172,7 @@ def _read(file: Path) -> bytes | None:
 
 def _keep(file: Path, image: bytes) -> None:
     try:
-        write_bytes(file, hashlib.sha256(image).digest() + image)
+        write_private(file, hashlib.sha256(image).digest() + image)
     except OutputError as error:
         # They are in memory and work; the next start takes some seconds longer.
         _log.warning("Compiled kernels cannot be kept for the next start: %s", error)

@@ -2,9 +2,9 @@
 
 An entry is two files: ``<name>.json``, which says what the data were made from, and
 ``<name>.<token>.engine``, the data. ``name`` is the hash of the key, and no two writers have the
-same ``token``. The data are written first and each file appears whole or not at all, so several
-processes may build the same engine at once: the last one's JSON counts, and nobody else removes the
-data that it names.
+same ``token``. The data are written first and each file appears whole or not at all, so a reader
+finds an engine that is whole while another process puts one in its place. Locks let one process
+after the other write, and build; they are files, too, which are gone when the work is done.
 """
 
 from __future__ import annotations
@@ -12,11 +12,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import secrets
-import stat
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -25,14 +23,26 @@ from talksplat import schema
 from talksplat.atomic import write_bytes
 from talksplat.cache import cache_folder
 from talksplat.errors import OutputError
+from talksplat.file_lock import locked
+from talksplat.private_files import (
+    UntrustedFolderError,
+    check_private_folder,
+    make_private_folder,
+    read_file,
+    read_private,
+    write_private,
+)
 from talksplat.schema import MaxLength, Range, SchemaError
 
 _MAX_SIDECAR_BYTES = 2**20
+_MAX_ENGINE_BYTES = 2**32
 SUFFIX = ".engine"
 """Of files with data."""
 
+_BUILDING, _WRITING = ".building", ".writing"
+
 Text = Annotated[str, MaxLength(100_000)]
-Count = Annotated[int, Range(0, 2**40)]
+Count = Annotated[int, Range(0, _MAX_ENGINE_BYTES)]
 
 
 @dataclass(frozen=True)
@@ -115,10 +125,15 @@ class EngineCache:
 
     Args:
         folder: need not exist; by default ``engines`` in :func:`talksplat.cache.cache_folder`.
+        private: for this user alone: nothing is taken from others, and nothing shown to them. Not
+            so a folder that is handed on.
     """
 
-    def __init__(self, folder: Path | None = None) -> None:
+    def __init__(self, folder: Path | None = None, *, private: bool = True) -> None:
         self.folder = cache_folder() / "engines" if folder is None else folder
+        self._private = private
+        self._read = read_private if private else read_file
+        self._write = write_private if private else write_bytes
 
     def find(self, key: EngineKey | Mapping[str, str], label: str) -> Found | Missing:
         """The data made from ``key``, checked, or the reason why there are none.
@@ -128,19 +143,59 @@ class EngineCache:
             label: of the entry that has become stale, if there is one.
         """
         parts = _parts(key)
+        try:
+            return self._find(parts, label)
+        except FileNotFoundError:  # another process has just put a newer one in its place
+            pass
+        try:
+            return self._find(parts, label)
+        except FileNotFoundError as error:
+            return Missing(f"its file is damaged ({error})")
+
+    def _find(self, parts: Mapping[str, str], label: str) -> Found | Missing:
+        """Raises FileNotFoundError if the data are not there that the description names."""
         path = self._description_path(parts)
         try:
-            entry = _read_entry(path)
+            entry = self._read_entry(path)
         except FileNotFoundError:
             return Missing(self._stale(parts, label))
+        except PermissionError as error:
+            return Missing(f"its description {path.name} is not used: {error}")
         except (OSError, SchemaError) as error:
             return Missing(f"its description {path.name} is damaged ({error})")
         if entry.key != parts:
             return Missing(f"its description {path.name} is that of something else")
         try:
-            return Found(_read_data(self._data_path(entry), entry), entry)
+            return Found(self._read_data(entry), entry)
+        except FileNotFoundError:
+            raise
+        except PermissionError as error:
+            return Missing(f"its file is not used: {error}")
         except (OSError, SchemaError) as error:
             return Missing(f"its file is damaged ({error})")
+
+    def building(
+        self, key: EngineKey | Mapping[str, str], waiting: Callable[[], None]
+    ) -> AbstractContextManager[None]:
+        """Held while the engine of ``key`` is built, so that one process builds it and the others
+        wait, and then find it. The folder exists: :meth:`check_writable` was called.
+
+        Args:
+            key: what it is made from.
+            waiting: told when another process builds it.
+        """
+        return locked(self.folder / f"{_name(_parts(key))}{_BUILDING}", waiting)
+
+    @staticmethod
+    def describe(
+        key: EngineKey | Mapping[str, str],
+        label: str,
+        data: bytes,
+        facts: Mapping[str, float] | None = None,
+    ) -> Entry:
+        """What :meth:`store` would say of ``data``."""
+        digest, token = hashlib.sha256(data).hexdigest(), secrets.token_hex(8)
+        return Entry(1, label, _parts(key), token, len(data), digest, dict(facts or {}))
 
     def store(
         self,
@@ -152,36 +207,60 @@ class EngineCache:
         """Keep data under their key, in place of what was there.
 
         Raises:
+            UntrustedFolderError: others may write there.
             OutputError: they cannot be written; what was there before still is.
         """
-        digest, token = hashlib.sha256(data).hexdigest(), secrets.token_hex(8)
-        entry = Entry(1, label, _parts(key), token, len(data), digest, dict(facts or {}))
-        path = self._description_path(entry.key)
-        try:
-            before = self._data_path(_read_entry(path))
-        except (OSError, SchemaError):
-            before = None
-        write_bytes(self._data_path(entry), data)
-        try:
-            write_bytes(path, schema.encode(entry).encode())
-        except BaseException:
-            self._data_path(entry).unlink(missing_ok=True)
-            raise
-        # Nothing else may be removed: it may be what another process is about to describe.
-        if before is not None:
-            with suppress(OSError):  # somebody reads it, where that keeps a file
-                before.unlink()
+        entry = self.describe(key, label, data, facts)
+        self._make_folder()
+        # One writer at a time: all other data of this key are then nobody's.
+        with locked(self.folder / f"{_name(entry.key)}{_WRITING}"):
+            self._store(entry, data)
         return entry
 
-    def check_writable(self) -> None:
-        """Find out before hours of building, not after.
+    def _store(self, entry: Entry, data: bytes) -> None:
+        path = self._data_path(entry)
+        self._write(path, data)
+        try:
+            self._write(self._description_path(entry.key), schema.encode(entry).encode())
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+        for other in self.folder.glob(f"{_name(entry.key)}.*{SUFFIX}"):
+            if other != path:
+                with suppress(OSError):  # somebody reads it, where that keeps a file
+                    other.unlink()
+
+    def _make_folder(self) -> None:
+        if self._private:
+            make_private_folder(self.folder)
+            return
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"Cannot make {self.folder}: {error}.") from error
+
+    def check_trusted(self) -> None:
+        """Whether nobody else may write there.
 
         Raises:
+            UntrustedFolderError: others may; nothing is read or written there.
+        """
+        if self._private:
+            check_private_folder(self.folder)
+
+    def check_writable(self) -> None:
+        """Find out before hours of building, not after; makes the folder.
+
+        Raises:
+            UntrustedFolderError: others may write there; an engine can be built and used, not kept.
             OutputError: nothing can be written there; says what to do.
         """
+        probe = self.folder / f".{secrets.token_hex(8)}"
         try:
-            write_bytes(self.folder / ".writable", b"")
-            (self.folder / ".writable").unlink(missing_ok=True)
+            self._write(probe, b"")
+            probe.unlink(missing_ok=True)
+        except UntrustedFolderError:
+            raise
         except (OSError, OutputError) as error:
             raise OutputError(
                 f"Engines cannot be kept in {self.folder} ({error}). Make it writable, or set "
@@ -202,7 +281,8 @@ class EngineCache:
         Raises:
             OutputError: a file cannot be removed.
         """
-        paths = [*self.folder.glob("*.json"), *self.folder.glob(f"*{SUFFIX}")]
+        suffixes = (".json", SUFFIX, _BUILDING, _WRITING)
+        paths = [path for suffix in suffixes for path in self.folder.glob(f"*{suffix}")]
         try:
             for path in paths:
                 path.unlink(missing_ok=True)
@@ -213,9 +293,25 @@ class EngineCache:
     def _entries(self) -> Iterator[Entry]:
         for path in self.folder.glob("*.json"):
             try:
-                yield _read_entry(path)
+                yield self._read_entry(path)
             except (OSError, SchemaError):
                 continue  # another process's, being replaced, or damaged: of no use either way
+
+    def _read_entry(self, path: Path) -> Entry:
+        """Raises OSError or SchemaError."""
+        data = self._read(path, range(_MAX_SIDECAR_BYTES + 1))
+        try:
+            return schema.decode(Entry, schema.parse(data.decode("utf-8")))
+        except UnicodeDecodeError as error:
+            raise SchemaError(f"expected UTF-8, found {error}") from error
+
+    def _read_data(self, entry: Entry) -> bytes:
+        """Raises OSError or SchemaError."""
+        data = self._read(self._data_path(entry), range(entry.bytes, entry.bytes + 1))
+        digest = hashlib.sha256(data).hexdigest()
+        if digest != entry.sha256:
+            raise SchemaError(f"expected sha256 {entry.sha256[:16]}…, found {digest[:16]}…")
+        return data
 
     def _stale(self, parts: Mapping[str, str], label: str) -> str:
         """How the entry that comes closest differs."""
@@ -258,35 +354,3 @@ def _short(text: str | None) -> str:
     if text is None:
         return "nothing"
     return text if len(text) <= 60 else f"{text[:16]}…"
-
-
-def _read_entry(path: Path) -> Entry:
-    """Raises OSError or SchemaError."""
-    data = _read_file(path, _MAX_SIDECAR_BYTES)
-    try:
-        return schema.decode(Entry, schema.parse(data.decode("utf-8")))
-    except UnicodeDecodeError as error:
-        raise SchemaError(f"expected UTF-8, found {error}") from error
-
-
-def _read_data(path: Path, entry: Entry) -> bytes:
-    """Raises OSError or SchemaError."""
-    data = _read_file(path, entry.bytes)
-    if len(data) != entry.bytes:
-        raise SchemaError(f"expected {entry.bytes} bytes, found {len(data)}")
-    digest = hashlib.sha256(data).hexdigest()
-    if digest != entry.sha256:
-        raise SchemaError(f"expected sha256 {entry.sha256[:16]}…, found {digest[:16]}…")
-    return data
-
-
-def _read_file(path: Path, most: int) -> bytes:
-    """A regular file of at most ``most`` bytes; its size is known before memory is taken.
-
-    Raises OSError or SchemaError.
-    """
-    with path.open("rb") as stream:
-        status = os.fstat(stream.fileno())
-        if not stat.S_ISREG(status.st_mode) or status.st_size > most:
-            raise SchemaError(f"expected a file of at most {most} bytes, found {status.st_size}")
-        return stream.read(most)

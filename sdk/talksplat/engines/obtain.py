@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ from talksplat.frame_graph import compose
 from talksplat.frame_program import Array, FrameProgram, RunGraph
 from talksplat.manifest import GraphSpec
 from talksplat.plugin_library import TensorRTPlugin, tensorrt_plugin
+from talksplat.private_files import UntrustedFolderError
+
+_log = logging.getLogger(__name__)
 
 FRAME = "frame"
 """What the engine of the composed graph is called."""
@@ -193,12 +197,21 @@ class Workshop:
             KeyboardInterrupt: somebody asked to stop; nothing is stored.
         """
         plugin = self._plugin() if source.needs_plugins else None
-        reasons = []
-        for lookup in self._lookups(source, plugin):
+        lookup = self._find(source, plugin)
+        if isinstance(lookup, Found):
+            return Engine(source.graph, lookup.data, lookup.entry, None)
+        report = progress or _say_nothing
+        try:
+            self.cache.check_writable()
+        except UntrustedFolderError as error:
+            _log.warning("%s is built and not kept. %s", source.label, error)
+            return self._build(source, plugin, lookup.reason, report, kept=False)
+        elsewhere = f"Waiting for {source.label}, which another process builds"
+        with self.cache.building(self.key(source, plugin), lambda: report(elsewhere, 0.0)):
+            lookup = self._find(source, plugin)
             if isinstance(lookup, Found):
                 return Engine(source.graph, lookup.data, lookup.entry, None)
-            reasons.append(lookup.reason)
-        return self._build(source, plugin, "; ".join(reasons), progress)
+            return self._build(source, plugin, lookup.reason, report)
 
     def key(self, source: Source, plugin: TensorRTPlugin | None = None) -> EngineKey:
         """What the engine of ``source`` depends on here."""
@@ -221,6 +234,14 @@ class Workshop:
             plugin="none" if plugin is None else plugin.sha256,
         )
 
+    def _find(self, source: Source, plugin: TensorRTPlugin | None) -> Found | Missing:
+        reasons = []
+        for lookup in self._lookups(source, plugin):
+            if isinstance(lookup, Found):
+                return lookup
+            reasons.append(lookup.reason)
+        return Missing("; ".join(reasons))
+
     def _lookups(self, source: Source, plugin: TensorRTPlugin | None) -> Iterator[Found | Missing]:
         if self.shipped is not None:
             key = self._key(source, plugin, self.shipped.target)
@@ -228,11 +249,15 @@ class Workshop:
         yield self.cache.find(self.key(source, plugin), source.label)
 
     def _build(
-        self, source: Source, plugin: TensorRTPlugin | None, reason: str, progress: Report | None
+        self,
+        source: Source,
+        plugin: TensorRTPlugin | None,
+        reason: str,
+        report: Report,
+        *,
+        kept: bool = True,
     ) -> Engine:
-        self.cache.check_writable()
         what = f"Building {source.label} for {self.flavour.name}: {reason}"
-        report = progress or _say_nothing
         report(what, 0.0)
         if plugin is not None:
             plugin.register(self.flavour.module)
@@ -255,8 +280,9 @@ class Workshop:
             "onnx_bytes": len(source.model),
             "seconds": round(built.seconds, 2),
         }
-        entry = self.cache.store(self.key(source, plugin), source.label, built.data, facts)
-        if built.timings:
+        store = self.cache.store if kept else self.cache.describe
+        entry = store(self.key(source, plugin), source.label, built.data, facts)
+        if built.timings and kept:
             self.cache.store(self._timings_key, _TIMINGS, built.timings)
         return Engine(source.graph, built.data, entry, reason)
 

@@ -20,6 +20,7 @@ from talksplat.engines.cache import SUFFIX, EngineCache, EngineKey, Entry, Found
 from talksplat.engines.flavours import DeviceFacts, Flavour, Target
 from talksplat.environment import named_path
 from talksplat.errors import BackendError, OutputError
+from talksplat.private_files import read_file
 from talksplat.schema import MaxLength, Range, SchemaError
 
 VARIABLE = "TALKSPLAT_ENGINES"
@@ -89,7 +90,7 @@ class ShippedEngines:
         """The engine made from ``key``, checked, or why there is none for ``device``."""
         if device is not None and (reason := flavour.misfit(self.target, device)):
             return Missing(f"not from {self.folder}: {reason}")
-        lookup = EngineCache(self.folder).find(key, label)
+        lookup = EngineCache(self.folder, private=False).find(key, label)
         if isinstance(lookup, Missing):
             return Missing(f"not from {self.folder}: {lookup.reason}")
         return lookup
@@ -115,18 +116,19 @@ def open_shipped(folder: Path) -> ShippedEngines:
     Raises:
         BackendError: there is no readable index in it.
     """
-    path = folder / INDEX
     try:
-        size = path.stat().st_size
-        if size > _MAX_INDEX_BYTES:
-            raise SchemaError(f"expected at most {_MAX_INDEX_BYTES} bytes, found {size}")
-        index = schema.decode(Index, schema.parse(path.read_text("utf-8")))
+        return ShippedEngines(folder, _read_index(folder))
     except (OSError, UnicodeDecodeError, SchemaError) as error:
         raise BackendError(
             f"Expected a folder of engines with an {INDEX} at {folder}, as talksplat build -o "
             f"writes it: {error}. Correct {VARIABLE}, or unset it to build engines here."
         ) from error
-    return ShippedEngines(folder, index)
+
+
+def _read_index(folder: Path) -> Index:
+    """Raises OSError, UnicodeDecodeError or SchemaError."""
+    text = read_file(folder / INDEX, range(_MAX_INDEX_BYTES + 1)).decode("utf-8")
+    return schema.decode(Index, schema.parse(text))
 
 
 def check_output(folder: Path) -> None:
@@ -138,8 +140,8 @@ def check_output(folder: Path) -> None:
     """
     try:
         strangers = _strangers(folder.resolve())
-    except (OSError, BackendError) as error:
-        raise _not_ours(folder, str(error)) from error
+    except (OSError, UnicodeDecodeError, SchemaError) as error:
+        raise _not_ours(folder, f"{INDEX}: {error}") from error
     if strangers:
         raise _not_ours(folder, ", ".join(strangers[:3]) + (", …" if strangers[3:] else ""))
 
@@ -147,12 +149,12 @@ def check_output(folder: Path) -> None:
 def _strangers(folder: Path) -> list[str]:
     """What is in a folder besides the engines that its index names.
 
-    Raises OSError or BackendError.
+    Raises OSError, UnicodeDecodeError or SchemaError.
     """
     if not folder.exists() or not any(folder.iterdir()):
         return []
     known = {INDEX}
-    for entry in open_shipped(folder).index.engines:
+    for entry in _read_index(folder).engines:
         data = PurePath(entry.file)
         if data.suffix == SUFFIX:
             known |= {data.name, f"{PurePath(data.stem).stem}.json"}
@@ -186,7 +188,7 @@ def ship(folder: Path, target: Target, precision: Precision, engines: Mapping[st
     check_output(folder)
     staging = staging_path(folder)
     try:
-        cache = EngineCache(staging)
+        cache = EngineCache(staging, private=False)
         entries = []
         for graph, found in engines.items():
             kept = found.entry

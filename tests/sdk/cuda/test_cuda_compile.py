@@ -96,6 +96,33 @@ def test_a_cache_that_cannot_be_written_is_done_without(
     assert "cannot be kept" in caplog.text
 
 
+@pytest.mark.parametrize("whose", ["folder", "file"])
+def test_kernels_that_others_may_write_are_compiled_again(
+    fake_nvrtc: FakeNvrtc, tmp_path: Path, caplog: pytest.LogCaptureFixture, whose: str
+) -> None:
+    good = compile_kernels("compositing", ADA)
+    (file,) = kept(tmp_path)
+    assert file.stat().st_mode & 0o777 == 0o600 and file.parent.stat().st_mode & 0o777 == 0o700
+    changed = file if whose == "file" else file.parent
+    changed.chmod(0o777)
+    with caplog.at_level(logging.WARNING):
+        assert compile_kernels("compositing", ADA) == good
+    assert "can be written by others (mode 777); compiling again" in caplog.text
+    assert ("cannot be kept" in caplog.text) == (whose == "folder")
+    assert len(fake_nvrtc.compiled) == 2
+
+
+def test_a_huge_file_of_kernels_is_not_read(
+    fake_nvrtc: FakeNvrtc, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    good = compile_kernels("compositing", ADA)
+    with kept(tmp_path)[0].open("ab") as stream:
+        stream.truncate(2**40)  # sparse: reading it would take all memory
+    with caplog.at_level(logging.WARNING):
+        assert compile_kernels("compositing", ADA) == good
+    assert "expected at most 268435456 bytes" in caplog.text
+
+
 def test_a_gpu_that_nvrtc_does_not_know_gets_ptx(fake_nvrtc: FakeNvrtc) -> None:
     assert architecture_of((8, 9)) == Architecture("sm_89")
     newer = architecture_of((13, 0))

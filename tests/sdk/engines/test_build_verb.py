@@ -106,6 +106,16 @@ def test_an_unwritable_cache_folder(
     assert "Engines cannot be kept in" in fails(capsys, bundle_path, *RTX)
 
 
+def test_a_cache_that_others_may_write_is_told_before_building(
+    bundle_path: Path, capsys: pytest.CaptureFixture[str], cache_of_the_test: Path
+) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    (cache_of_the_test / "engines").mkdir(parents=True)
+    (cache_of_the_test / "engines").chmod(0o777)
+    assert "can be written by others (mode 777)" in words(fails(capsys, bundle_path, *RTX))
+    assert not list((cache_of_the_test / "engines").iterdir())
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
+import tracemalloc
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from talksplat.engines.cache import EngineCache, EngineKey, Found, Missing
+from talksplat.engines.cache import EngineCache, EngineKey, Entry, Found, Missing
 from talksplat.errors import OutputError
+from talksplat.private_files import UntrustedFolderError
 
 KEY = EngineKey(
     graph="a" * 64,
@@ -111,12 +116,32 @@ def test_a_corrupted_engine_is_refused(cache: EngineCache) -> None:
 def test_an_engine_that_grew_is_refused_unread(cache: EngineCache) -> None:
     with engine_file(cache).open("ab") as stream:
         stream.truncate(2**40)  # sparse: reading it would take all memory
-    assert "expected a file of at most 6000 bytes" in reason(cache)
+    assert "expected 6000 bytes, found 1099511627776" in reason(cache)
 
 
 def test_a_missing_engine_file_is_told(cache: EngineCache) -> None:
     engine_file(cache).unlink()
     assert "its file is damaged" in reason(cache)
+
+
+def test_a_description_takes_no_memory_by_what_it_says(cache: EngineCache) -> None:
+    path = description(cache)
+    path.write_text(json.dumps({**json.loads(path.read_text()), "bytes": 2**32}))
+    tracemalloc.start()
+    try:
+        assert reason(cache) == "its file is damaged (expected 4294967296 bytes, found 6000)"
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 2**22
+
+
+@pytest.mark.parametrize("which", [engine_file, description])
+def test_a_pipe_is_not_waited_for(cache: EngineCache, which: Callable[[EngineCache], Path]) -> None:
+    path = which(cache)
+    path.unlink()
+    os.mkfifo(path)
+    assert "expected a regular file" in reason(cache)
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"[]", b"\xff\xfe", b'{"format": 2}'])
@@ -132,7 +157,7 @@ def test_a_corrupted_sidecar_is_refused(cache: EngineCache, text: bytes) -> None
         {"token": "../../../../etc/passwd"},
         {"token": ""},
         {"bytes": -1},
-        {"bytes": 2**50},
+        {"bytes": 2**32 + 1},
         {"key": {"graph": "another"}},
         {"format": 2},
     ],
@@ -145,7 +170,7 @@ def test_a_forged_sidecar_is_refused(cache: EngineCache, change: dict[str, objec
 
 def test_a_sidecar_too_large_is_refused(cache: EngineCache) -> None:
     description(cache).write_bytes(b" " * (2**20 + 1))
-    assert "expected a file of at most" in reason(cache)
+    assert "expected at most 1048576 bytes, found 1048577" in reason(cache)
 
 
 def test_storing_again_repairs_and_leaves_nothing_behind(cache: EngineCache) -> None:
@@ -195,6 +220,107 @@ def test_writers_at_once_leave_one_engine_that_is_right(tmp_path: Path) -> None:
     lookup = cache.find(KEY, LABEL)
     assert isinstance(lookup, Found) and lookup.data in builds
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_a_reader_finds_what_a_writer_puts_in_place_meanwhile(cache: EngineCache) -> None:
+    class Overtaken(EngineCache):
+        """Another process stores after the description was read and before the data are."""
+
+        overtaken = False
+
+        def _read_data(self, entry: Entry) -> bytes:
+            if not self.overtaken:
+                self.overtaken = True
+                cache.store(KEY, LABEL, b"newer")
+            return super()._read_data(entry)
+
+    found = Overtaken(cache.folder).find(KEY, LABEL)
+    assert isinstance(found, Found) and found.data == b"newer"
+
+
+def test_data_of_writers_that_died_are_removed(cache: EngineCache) -> None:
+    cache.store(replace(KEY, version="11.0"), LABEL, b"another")
+    orphan = engine_name(cache, KEY).with_suffix(".0123456789abcdef.engine")
+    orphan.write_bytes(b"described by nobody")
+    cache.store(KEY, LABEL, ENGINE)
+    assert not orphan.exists()
+    assert len(list(cache.folder.iterdir())) == 4
+
+
+def engine_name(cache: EngineCache, key: EngineKey) -> Path:
+    """The description of one entry among several."""
+    (path,) = (
+        path for path in cache.folder.glob("*.json") if key.version in path.read_text("utf-8")
+    )
+    return path
+
+
+class TestTrust:
+    """Who can write an engine decides what runs."""
+
+    def test_nobody_else_can_write_or_read_it(self, tmp_path: Path) -> None:
+        before = os.umask(0)
+        try:
+            cache = EngineCache(tmp_path / "talksplat" / "engines")
+            cache.store(KEY, LABEL, ENGINE)
+        finally:
+            os.umask(before)
+        for folder in (cache.folder, cache.folder.parent):
+            assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        assert {stat.S_IMODE(path.stat().st_mode) for path in cache.folder.iterdir()} == {0o600}
+
+    @pytest.mark.parametrize("mode", [0o770, 0o707, 0o777])
+    def test_nothing_is_taken_from_or_put_into_a_folder_of_others(
+        self, cache: EngineCache, mode: int
+    ) -> None:
+        cache.folder.chmod(mode)
+        before = {path: path.read_bytes() for path in cache.folder.iterdir()}
+        assert f"can be written by others (mode {mode:o})" in reason(cache)
+        for write in (
+            cache.check_trusted,
+            cache.check_writable,
+            lambda: cache.store(KEY, LABEL, b"x"),
+        ):
+            with pytest.raises(UntrustedFolderError, match=r"set TALKSPLAT_CACHE to a folder of"):
+                write()
+        assert {path: path.read_bytes() for path in cache.folder.iterdir()} == before
+        cache.folder.chmod(0o700)
+        assert isinstance(cache.find(KEY, LABEL), Found)
+
+    @pytest.mark.parametrize("which", [engine_file, description])
+    @pytest.mark.parametrize("mode", [0o620, 0o602])
+    def test_a_file_that_others_may_write_is_not_used_and_replaced(
+        self, cache: EngineCache, which: Callable[[EngineCache], Path], mode: int
+    ) -> None:
+        which(cache).chmod(mode)
+        assert f"is not used: it can be written by others (mode {mode:o})" in reason(cache)
+        cache.store(KEY, LABEL, ENGINE)
+        assert isinstance(cache.find(KEY, LABEL), Found)
+
+    @pytest.mark.parametrize("what", ["folder", "engine", "description"])
+    def test_what_belongs_to_somebody_else_is_not_used(
+        self, cache: EngineCache, what: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path = {"folder": cache.folder, "engine": engine_file(cache)}.get(what, description(cache))
+        if os.getuid() == 0:
+            os.chown(path, 12345, -1)
+        else:
+            monkeypatch.setattr(os, "getuid", lambda: 12345)
+        assert "belongs to another user" in reason(cache)
+
+    def test_a_folder_to_hand_on_is_read_by_everybody(self, tmp_path: Path) -> None:
+        folder = EngineCache(tmp_path / "shipped", private=False)
+        folder.store(KEY, LABEL, ENGINE)
+        folder.folder.chmod(0o777)
+        assert isinstance(folder.find(KEY, LABEL), Found)
+        readable = 0o666 & ~current_umask()
+        assert {stat.S_IMODE(path.stat().st_mode) for path in folder.folder.iterdir()} == {readable}
+
+
+def current_umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def test_entries_and_clear(cache: EngineCache) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +21,7 @@ from tests.sdk.engines.conftest import FakeDevice
 from talksplat import families
 from talksplat.bundle import Bundle
 from talksplat.engines import obtain as module
+from talksplat.engines.build import Built
 from talksplat.engines.cache import EngineCache
 from talksplat.engines.flavours import Flavour, TensorRT, TensorRTRTX, open_flavour
 from talksplat.engines.obtain import (
@@ -211,6 +215,82 @@ def test_two_processes_may_build_at_once(
     for graph in graphs:
         assert reason_of(workshop, source_of(every_family["sdtalk"], graph)) is None
     assert not [path for path in cache.folder.iterdir() if path.name.startswith(".")]
+
+
+@pytest.fixture
+def builds(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The graphs that were built, in no time."""
+    built: list[str] = []
+
+    def build(flavour: Flavour, name: str, *arguments: Any) -> Built:
+        built.append(name)
+        return Built(f"engine {len(built)}".encode(), 1, 0.0)
+
+    monkeypatch.setattr(module, "build_engine", build)
+    return built
+
+
+def test_one_builds_while_the_other_waits_and_finds_it(
+    flavour: Flavour, source: Source, builds: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, waited = threading.Event(), threading.Event()
+    quick = module.build_engine
+
+    def build(*arguments: Any) -> Built:
+        begun.set()
+        assert waited.wait(30)
+        return quick(*arguments)
+
+    monkeypatch.setattr(module, "build_engine", build)
+    workshop = open_workshop(flavour, None)
+    told: list[str] = []
+
+    def report(what: str, fraction: float) -> None:
+        told.append(what)
+        waited.set()
+
+    with ThreadPoolExecutor(1) as threads:
+        first = threads.submit(workshop.obtain, source)
+        assert begun.wait(30)
+        second = open_workshop(flavour, None).obtain(source, report)
+    assert told == ["Waiting for synthetic: motion, fp32, which another process builds"]
+    assert builds == ["motion"] and second.reason is None
+    assert first.result().data == second.data
+    assert len(list(workshop.cache.folder.iterdir())) == 2
+
+
+def test_after_a_builder_that_was_killed_another_builds(
+    flavour: Flavour, source: Source, builds: list[str]
+) -> None:
+    workshop = open_workshop(flavour, None)
+    workshop.cache.check_writable()
+    with workshop.cache.building(workshop.key(source), lambda: None):
+        (lock,) = workshop.cache.folder.iterdir()
+    script = (
+        "import os, pathlib, sys\nfrom talksplat.file_lock import locked\n"
+        "with locked(pathlib.Path(sys.argv[1])): os.kill(os.getpid(), 9)"
+    )
+    killed = subprocess.run([sys.executable, "-c", script, str(lock)], check=False, timeout=60)
+    assert killed.returncode == -9 and lock.exists()
+    told: list[str] = []
+    workshop.obtain(source, lambda what, fraction: told.append(what))
+    assert builds == ["motion"] and not any("Waiting" in what for what in told)
+    assert not lock.exists()
+
+
+def test_in_a_cache_of_others_engines_are_built_and_not_kept(
+    flavour: Flavour, source: Source, builds: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    workshop = open_workshop(flavour, None)
+    workshop.obtain(source)
+    workshop.cache.folder.chmod(0o777)
+    before = sorted(workshop.cache.folder.iterdir())
+    with caplog.at_level(logging.WARNING):
+        engine = workshop.obtain(source)
+    assert engine.data == b"engine 2" and builds == ["motion"] * 2
+    assert "can be written by others (mode 777)" in (engine.reason or "")
+    assert "motion, fp32 is built and not kept. Nothing is kept in" in caplog.text
+    assert sorted(workshop.cache.folder.iterdir()) == before
 
 
 class TestComposed:
