@@ -86,10 +86,11 @@ __device__ __forceinline__ void stage(const FrameArguments& frame, const Splat* 
   const int at = threadIdx.x, lane = at % static_cast<int>(kWarp);
   if (at < Sizes::kSplats) {
     uint32_t reached = 0;
-    // What is no Gaussian is not read: lists hold none unless they were counted and written
-    // differently.
-    const uint32_t id = at < count ? static_cast<uint32_t>(pairs[at]) : frame.gaussians;
-    if (id < frame.gaussians) {
+    if (at < count) {
+      // An entry that names no Gaussian reaches nothing: lists hold none unless they were counted
+      // and written differently.
+      const uint32_t listed = static_cast<uint32_t>(pairs[at]);
+      const uint32_t id = listed < frame.gaussians ? listed : 0;
       const Splat& splat = splats[id];
       const float x = splat.x - centre_x, y = splat.y - centre_y;
       const float l0 = splat.l0, l1 = splat.l1;
@@ -109,14 +110,13 @@ __device__ __forceinline__ void stage(const FrameArguments& frame, const Splat* 
         const float middle_x = (warp % kBlockColumns + 0.5f) * kBlockWidth - 0.5f * kTileSize;
         const float middle_y = (warp / kBlockColumns + 0.5f) * kBlockHeight - 0.5f * kTileSize;
         const float u0 = multiply_add(l0, middle_x, multiply_add(l1, middle_y, c0));
-        const bool meets = absolute(u0) <= splat.reach_u &&
-                           absolute(middle_x - x) <= splat.reach_x &&
-                           absolute(middle_y - y) <= splat.reach_y;
+        // Without a branch.
+        const bool meets = (absolute(u0) <= splat.reach_u) &
+                           (absolute(middle_x - x) <= splat.reach_x) &
+                           (absolute(middle_y - y) <= splat.reach_y);
         reached |= static_cast<uint32_t>(meets) << warp;
       }
-    } else if constexpr (!Sizes::kInSplats) {
-      batch.ids[at] = 0;
-      batch.depths[at] = 0.0f;
+      if (listed != id) reached = 0;
     }
 #pragma unroll
     for (int warp = 0; warp < kWarps; ++warp) {
