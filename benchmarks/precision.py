@@ -3,8 +3,8 @@
 ONNX Runtime's CPU provider runs a float16 graph in float32 without rounding between its operators,
 and so would find no difference where a GPU finds one. Here the graph that would become an engine is
 taken, and every value that it says is float16 is rounded to float16 by a pair of Casts, in between
-products and sums in float32. An engine differs from that both ways: it fuses operators and so rounds
-less often, and some of its kernels may keep sums in float16, where it finds that faster.
+products and sums in float32. An engine differs from that both ways: it fuses operators and so
+rounds less often, and some of its kernels may keep sums in float16, where it finds that faster.
 """
 
 from __future__ import annotations

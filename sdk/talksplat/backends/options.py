@@ -10,7 +10,10 @@ Precision = Literal["fp32", "fp16"]
 """Of the numbers inside engines; ``fp16`` keeps in float32 what the pictures need so."""
 
 Progress = Callable[[str, int, int], None]
-"""Told before each step of something long: what it is, its number from 0, how many there are."""
+"""Told before each step of something long: what it is, its number from 0, how many there are.
+
+One call at a time, in order, but not always from the thread that asked: an engine's builder calls
+from threads of its own. What it raises ends the work, and is raised where that was asked for."""
 
 
 @dataclass(frozen=True)

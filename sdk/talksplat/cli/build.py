@@ -108,10 +108,13 @@ def _for_this_machine(flavour: Flavour, args: argparse.Namespace, opened: ExitSt
     device = None
     try:
         device = opened.enter_context(open_device())
-    except BackendError:
+    except BackendError as error:
         if flavour.needs_device:
             raise
+        console.print(f"No GPU here to build for: {error}")
     target = flavour.target(device, args.compatible)
+    if device is None:
+        console.print(f"Building for compute capability {target.devices}.")
     return Workshop(flavour, target, EngineCache(), device, threads=args.jobs)
 
 

@@ -67,7 +67,7 @@ def build_engine(
         model: its serialized ``ModelProto``. Operators of a plugin library have to be registered.
         target: what the engine is to run on.
         settings: how to build.
-        progress: called from the builder's threads.
+        progress: called from the builder's threads, one call at a time, with numbers that rise.
 
     Raises:
         BackendError: the graph cannot be parsed or built; says what the builder says.
@@ -129,11 +129,12 @@ class _Monitor:
 
     def tell(self, fraction: float) -> None:
         """Pass on how much is done, if that is more than before."""
-        with self._lock:
+        with self._lock:  # until it was told, or another thread could tell more before
             if fraction <= self._most:
                 return
             self._most = fraction
-        if self._progress is not None:
+            if self._progress is None:
+                return
             try:
                 self._progress(fraction)
             except BaseException as error:  # it would be lost in the builder

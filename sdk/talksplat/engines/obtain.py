@@ -75,7 +75,7 @@ class Engine:
     Attributes:
         graph: as in :class:`Source`.
         data: the serialized engine.
-    entry: what the cache says of it.
+        entry: what the cache says of it, or would if it could be kept.
         reason: why it was built just now; None if it was not.
     """
 
@@ -102,7 +102,8 @@ def graph_source(
         family: of the bundle; may be left out for what runs ahead of the frame.
 
     Raises:
-        BackendError: onnx is not installed, which float16 needs.
+        BackendError: onnx is not installed, which float16 needs, or the graph has branches or
+            loops, which it does not take.
         BundleError: the constants do not fit, or the graph is not one of the family's.
     """
     model = file.read_bytes()
@@ -118,8 +119,9 @@ def frame_source(bundle: Bundle, program: FrameProgram, precision: Precision) ->
     """The composed graph of a whole frame.
 
     Raises:
-        BackendError: onnx is not installed.
-        BundleError: the graphs do not fit the program.
+        BackendError: onnx is not installed, or a graph has branches or loops, which float16 does
+            not take.
+        BundleError: the graphs do not fit the program, or are not the family's.
     """
     graphs = {}
     if precision == "fp16":
@@ -185,14 +187,17 @@ class Workshop:
     threads: int | None = None
 
     def obtain(self, source: Source, progress: Report | None = None) -> Engine:
-        """The engine of a graph: one that was shipped, or from the cache, or else built now.
+        """The engine of a graph: one that was shipped, or from the cache, or else built now. In a
+        cache that others may write to it is not kept, which is logged.
 
         Args:
             source: the graph.
-            progress: told what is done and how much of it, 0..1, if something has to be built.
+            progress: told what is done and how much of it, 0..1, if something has to be built;
+                from the builder's threads, one call at a time.
 
         Raises:
-            BackendError: it cannot be built.
+            BackendError: it cannot be built, or the plugin that it needs is missing, does not fit
+                or is not taken by the flavour.
             OutputError: it cannot be stored; found out before building.
             KeyboardInterrupt: somebody asked to stop; nothing is stored.
         """
@@ -328,46 +333,26 @@ def open_workshop(
 
     Raises:
         BackendError: engines cannot be built for that, or the shipped ones have no readable index.
+        InputError: where the cache or the shipped engines are is no absolute path.
     """
     target = flavour.target(device, compatible)
     shipped = shipped_engines(flavour.name)
     return Workshop(flavour, target, EngineCache(), device, shipped, threads)
 
 
-def obtain(
-    bundle: Bundle,
-    program: FrameProgram,
-    flavour: Flavour,
-    device: Device | None,
-    precision: Precision = "fp32",
-    progress: Progress | None = None,
-) -> dict[str, bytes]:
-    """Every engine that running an avatar takes, by graph; that of the composed frame, for a
-    flavour that takes plugins, as :data:`FRAME`.
-
-    Args:
-        bundle: of the avatar.
-        program: how its frames are made.
-        flavour: what builds engines.
-        device: what runs them.
-        precision: of the numbers inside.
-        progress: told of engines being built, and why they are.
-
-    Raises:
-        BackendError: an engine cannot be built.
-        BundleError: the bundle's graphs do not fit together.
-        OutputError: engines cannot be kept.
-        KeyboardInterrupt: somebody asked to stop.
-    """
-    workshop = open_workshop(flavour, device)
-    sources = list(sources_of(bundle, program, flavour, precision))
-    return {engine.graph: engine.data for engine in obtain_all(workshop, sources, progress)}
-
-
 def obtain_all(
     workshop: Workshop, sources: Sequence[Source], progress: Progress | None = None
 ) -> Iterator[Engine]:
-    """One engine after the other; ``progress`` counts hundredths of them."""
+    """One engine after the other.
+
+    Args:
+        workshop: what they are made with.
+        sources: their graphs.
+        progress: counts hundredths of engines; called as that of :meth:`Workshop.obtain`.
+
+    Raises:
+        BackendError, OutputError, KeyboardInterrupt: as :meth:`Workshop.obtain`.
+    """
     for number, source in enumerate(sources):
 
         def report(what: str, fraction: float, number: int = number) -> None:

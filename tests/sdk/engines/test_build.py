@@ -178,6 +178,26 @@ class TestMonitor:
         monitor.finish_step("whole", 1)
         assert told == [0.125, 0.25, 0.375, 0.5, 1.0]
 
+    def test_threads_that_tell_at_once_are_heard_in_order(self) -> None:
+        """One is still telling of a half when another is done with all of it."""
+        told: list[float] = []
+        telling, told_all = threading.Event(), threading.Event()
+
+        def slow(fraction: float) -> None:
+            if fraction == 0.5:
+                telling.set()
+                told_all.wait(0.2)  # in vain: nobody else is heard meanwhile
+            told.append(fraction)
+            told_all.set()
+
+        monitor = _Monitor(slow)
+        first = threading.Thread(target=monitor.tell, args=(0.5,))
+        first.start()
+        assert telling.wait(30)
+        monitor.tell(1.0)
+        first.join()
+        assert told == [0.5, 1.0]
+
     def test_it_never_falls(self, monitor: _Monitor, told: list[float]) -> None:
         monitor.start("whole", None, 2)
         monitor.finish_step("whole", 0)

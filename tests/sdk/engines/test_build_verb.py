@@ -7,10 +7,11 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import onnx
 import pytest
@@ -21,6 +22,9 @@ from talksplat.bundle import Bundle
 from talksplat.cli import build as verb
 from talksplat.cli import main
 from talksplat.families import frame_program
+
+if TYPE_CHECKING:
+    from tests.sdk.cuda.fake_driver import FakeDriver
 
 RTX = ["--backend", "tensorrt-rtx"]
 
@@ -43,12 +47,12 @@ def test_it_prints_what_it_built_and_what_it_found(
     for now in ("built", "found"):
         assert main(["build", str(bundle_path), *RTX, "--jobs", "2"]) == 0
         printed = capsys.readouterr()
-        assert words(printed.out).count(f" {now} ") == 5
+        assert len(re.findall(rf"\d\.\d\d {now}\b", words(printed.out))) == 5
         assert "8.0 and later" in printed.out and str(cache_of_the_test) in words(printed.out)
         assert ("none was built yet" in words(printed.err)) == (now == "built")
     assert main(["build", str(bundle_path), *RTX, "--precision", "fp16"]) == 0
     # The made-up refiner holds no products: it is the same graph in both precisions.
-    assert words(capsys.readouterr().out).count(" built ") == 4
+    assert len(re.findall(r"\d\.\d\d built\b", words(capsys.readouterr().out))) == 4
 
 
 def test_it_lists_and_clears_the_cache(
@@ -104,6 +108,28 @@ def test_an_unwritable_cache_folder(
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("TALKSPLAT_CACHE", str(tmp_path / "file"))
     assert "Engines cannot be kept in" in fails(capsys, bundle_path, *RTX)
+
+
+def test_a_gpu_that_cannot_be_used_is_told(
+    bundle_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    install_driver: Callable[..., FakeDriver],
+) -> None:
+    """Engines for all GPUs from Ampere on would not run on the Turing GPU that is here."""
+    pytest.importorskip("tensorrt_rtx")
+    install_driver(version=11040)
+    assert main(["build", str(bundle_path), *RTX]) == 0
+    printed = words(capsys.readouterr().out)
+    assert "No GPU here to build for: The NVIDIA driver knows CUDA 11.4" in printed
+    assert "Building for compute capability 8.0 and later." in printed
+
+
+def test_with_a_gpu_nothing_is_said_of_it(
+    bundle_path: Path, capsys: pytest.CaptureFixture[str], fake_driver: FakeDriver
+) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    assert main(["build", str(bundle_path), *RTX]) == 0
+    assert "No GPU" not in capsys.readouterr().out
 
 
 def test_a_cache_that_others_may_write_is_told_before_building(

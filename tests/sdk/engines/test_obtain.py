@@ -30,7 +30,6 @@ from talksplat.engines.obtain import (
     Workshop,
     frame_source,
     graph_source,
-    obtain,
     obtain_all,
     open_workshop,
     sources_of,
@@ -78,16 +77,16 @@ def test_every_graph_of_every_family_becomes_an_engine(
     bundle = every_family[family]
     program = families.frame_program(bundle)
     told: list[tuple[str, int, int]] = []
-    engines = obtain(
-        bundle, program, flavour, None, precision, lambda *progress: told.append(progress)
-    )
-    assert list(engines) == list(bundle.manifest.graphs)
-    assert all(len(data) > 1000 for data in engines.values())
+    sources = list(sources_of(bundle, program, flavour, precision))
+    workshop = open_workshop(flavour, None)
+    engines = list(obtain_all(workshop, sources, lambda *progress: told.append(progress)))
+    assert [engine.graph for engine in engines] == list(bundle.manifest.graphs)
+    assert all(len(engine.data) > 1000 for engine in engines)
     numbers = [number for _, number, _ in told]
     assert numbers == sorted(numbers) and numbers[-1] == told[-1][2]
     assert "none was built yet" in told[0][0]
-    told.clear()
-    assert obtain(bundle, program, flavour, FakeDevice(), precision, print) == engines
+    again = obtain_all(open_workshop(flavour, FakeDevice()), sources, print)
+    assert [engine.data for engine in again] == [engine.data for engine in engines]
 
 
 def test_precisions_are_kept_apart(source: Source, every_family: dict[str, Bundle]) -> None:
