@@ -11,6 +11,10 @@ from dataclasses import dataclass
 from cuda.bindings import nvrtc
 from tests.plugins.cuda.host.library import GAUSSIAN_KERNELS
 
+from talksplat.cuda import compile as cuda_compile
+
+# What users' kernels are compiled with.
+OPTIONS = cuda_compile._OPTIONS["gaussian_rasterizer"]
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
 
 
@@ -64,14 +68,11 @@ def compile_for(architecture: int) -> dict[str, Resources]:
         AssertionError: NVRTC refuses the sources; its log is the message.
     """
     source = GAUSSIAN_KERNELS
-    error, program = nvrtc.nvrtcCreateProgram(source.read_bytes(), b"kernels.cu", 0, [], [])
+    error, program = nvrtc.nvrtcCreateProgram(
+        source.read_bytes(), str(source).encode(), 0, None, None
+    )
     assert error == nvrtc.nvrtcResult.NVRTC_SUCCESS
-    options = [
-        f"--gpu-architecture=sm_{architecture}",
-        "--std=c++17",
-        "--ptxas-options=--verbose",
-        f"--include-path={source.parent}",
-    ]
+    options = [*OPTIONS, f"--gpu-architecture=sm_{architecture}", "--ptxas-options=--verbose"]
     (error,) = nvrtc.nvrtcCompileProgram(program, len(options), [o.encode() for o in options])
     _, size = nvrtc.nvrtcGetProgramLogSize(program)
     log = bytearray(size)
