@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 
 from talksplat.cuda import open_device
+from talksplat.cuda_version import cuda_version_text
 
 ROOT = Path(__file__).parents[2]
 
@@ -73,18 +74,13 @@ def describe(commit: str = "") -> Machine:
             device=device.name,
             compute_capability="{}.{}".format(*device.compute_capability),
             memory_bytes=device.total_memory,
-            driver=f"{kernel_driver()}, CUDA {cuda_version(device.driver_version)}",
+            driver=f"{kernel_driver()}, CUDA {cuda_version_text(device.driver_version)}",
             processor=f"{processor()}, {len(os.sched_getaffinity(0))} cores",
             system=f"{platform.platform(terse=True)}, Python {platform.python_version()}",
             commit=commit or git_commit(),
             packages=versions(),
             nvcc=nvcc_release(),
         )
-
-
-def cuda_version(number: int) -> str:
-    """``13.0`` of 13000, as the driver counts."""
-    return f"{number // 1000}.{number % 1000 // 10}"
 
 
 def versions() -> dict[str, str]:

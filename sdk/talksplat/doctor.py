@@ -11,6 +11,7 @@ from importlib import import_module, metadata, util
 from typing import Literal
 
 from talksplat.backends import BACKENDS, Options, default_threads, open_backend
+from talksplat.cuda_version import cuda_version_text
 from talksplat.errors import TalksplatError
 from talksplat.installation import REQUIREMENTS
 
@@ -58,7 +59,7 @@ def _optional(name: str, examine_part: Callable[[], str], told: set[str]) -> Che
 def _driver() -> str:
     from talksplat.cuda.device import driver_version
 
-    return f"knows CUDA {_dotted(driver_version())}"
+    return f"knows CUDA {cuda_version_text(driver_version())}"
 
 
 def _gpu() -> str:
@@ -73,7 +74,7 @@ def _gpu() -> str:
 def _compiler() -> str:
     from talksplat.cuda.bindings import load_driver, load_nvrtc
 
-    bindings = _dotted(load_driver().CUDA_VERSION)
+    bindings = cuda_version_text(load_driver().CUDA_VERSION)
     _, major, minor = load_nvrtc().nvrtcVersion()
     return f"bindings for CUDA {bindings}, NVRTC {major}.{minor}"
 
@@ -108,11 +109,6 @@ def _operator() -> str:
 def _backend(name: str) -> str:
     open_backend(name, Options(threads=1)).close()
     return "usable"
-
-
-def _dotted(version: int) -> str:
-    """13020 is 13.2."""
-    return f"{version // 1000}.{version % 1000 // 10}"
 
 
 _GPU_PARTS: dict[str, Callable[[], str]] = {

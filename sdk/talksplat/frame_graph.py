@@ -16,13 +16,12 @@ operator ``GaussianRasterize`` of the domain ``talksplat``; everything else is s
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, assert_never
 
 import numpy as np
 
 from talksplat.bundle import Bundle
-from talksplat.errors import BackendError, BundleError
+from talksplat.errors import BundleError
 from talksplat.frame_program import (
     Coverage,
     Dilate,
@@ -36,6 +35,7 @@ from talksplat.frame_program import (
     check_program,
 )
 from talksplat.manifest import Axis, Manifest
+from talksplat.onnx_package import import_onnx
 
 if TYPE_CHECKING:
     import onnx
@@ -75,7 +75,7 @@ class _Composer:
     def __init__(
         self, bundle: Bundle, program: FrameProgram, graphs: Mapping[str, onnx.ModelProto]
     ) -> None:
-        self._onnx = _import_onnx()
+        self._onnx = import_onnx("Composing the graph of a frame")
         self._bundle = bundle
         self._program = program
         self._graphs = graphs
@@ -358,17 +358,3 @@ def _rename(graph: onnx.GraphProto, names: Mapping[str, str], prefix: str) -> No
         for attribute in node.attribute:
             for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
                 _rename(inner, names, prefix)
-
-
-def _import_onnx() -> Any:
-    try:
-        onnx = import_module("onnx")
-        for part in ("checker", "helper", "numpy_helper"):
-            import_module(f"onnx.{part}")
-    except ImportError as error:
-        raise BackendError(
-            "Composing the graph of a frame needs the package onnx, which cannot be imported: "
-            f"{error}. Install it with: pip install onnx (it is part of talksplat's extras gpu, "
-            "rtx and export)."
-        ) from error
-    return onnx

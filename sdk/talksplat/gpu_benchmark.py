@@ -15,6 +15,7 @@ from talksplat.avatar import Avatar, load
 from talksplat.backends import FrameMemory, Precision, Progress
 from talksplat.benchmark import Report, benchmark
 from talksplat.cuda import open_device
+from talksplat.cuda_version import cuda_version_text
 from talksplat.errors import BackendError
 from talksplat.session_load import SessionLoad, find_most_sessions
 
@@ -153,7 +154,7 @@ def benchmark_gpu(
         facts = (
             device.name,
             "{}.{}".format(*device.compute_capability),
-            f"{device.driver_version // 1000}.{device.driver_version % 1000 // 10}",
+            cuda_version_text(device.driver_version),
         )
     with open_avatar(stage_times=True) as avatar:
         stages = _speak(avatar, pcm, features, plan, step, "host", "stages").stages_ms

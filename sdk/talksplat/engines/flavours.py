@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
+from talksplat.cuda_version import cuda_version_text
 from talksplat.errors import BackendError, InputError
 
 Version = tuple[int, ...]
@@ -161,7 +162,7 @@ class TensorRT(Flavour):
                 "build on that machine, or use --backend tensorrt-rtx, which needs no GPU."
             )
         capability = _text(device.compute_capability)
-        driver = _cuda_text(device.driver_version)
+        driver = f"CUDA {cuda_version_text(device.driver_version)}"
         if not compatible:
             return Target(f"{capability} {device.name}", driver, (device.compute_capability,))
         if device.compute_capability >= OLDEST_PORTABLE:
@@ -313,8 +314,3 @@ def open_flavour(name: str) -> Flavour:
 
 def _text(numbers: Version) -> str:
     return ".".join(map(str, numbers))
-
-
-def _cuda_text(version: int) -> str:
-    """12080 is CUDA 12.8."""
-    return f"CUDA {version // 1000}.{version % 1000 // 10}"

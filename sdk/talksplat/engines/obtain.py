@@ -16,13 +16,14 @@ from talksplat.bundle import Bundle
 from talksplat.engines.build import Settings, build_engine
 from talksplat.engines.cache import EngineCache, EngineKey, Entry, Found, Missing
 from talksplat.engines.flavours import DeviceFacts, Flavour, Target
-from talksplat.engines.precision import import_onnx, islands_of, to_float16
+from talksplat.engines.precision import FLOAT16, islands_of, to_float16
 from talksplat.engines.profiles import Profile, describe, profile_of
 from talksplat.engines.shipped import ShippedEngines, shipped_engines
 from talksplat.errors import BackendError
 from talksplat.frame_graph import compose
 from talksplat.frame_program import Array, FrameProgram, RunGraph
 from talksplat.manifest import GraphSpec
+from talksplat.onnx_package import import_onnx
 from talksplat.plugin_library import TensorRTPlugin, tensorrt_plugin
 from talksplat.private_files import UntrustedFolderError
 
@@ -108,8 +109,8 @@ def graph_source(
     """
     model = file.read_bytes()
     if precision == "fp16":
-        islands = islands_of(family, file.stem)
-        model = to_float16(import_onnx().load_from_string(model), islands).SerializeToString()
+        whole = import_onnx(FLOAT16).load_from_string(model)
+        model = to_float16(whole, islands_of(family, file.stem)).SerializeToString()
     profile = profile_of({tensor.name: tensor.shape for tensor in spec.inputs}, constants)
     label = f"{file.parent.stem}: {file.stem}, {precision}"
     return Source(label, file.stem, model, profile)
@@ -125,7 +126,7 @@ def frame_source(bundle: Bundle, program: FrameProgram, precision: Precision) ->
     """
     graphs = {}
     if precision == "fp16":
-        onnx, family = import_onnx(), bundle.manifest.family
+        onnx, family = import_onnx(FLOAT16), bundle.manifest.family
         graphs = {
             name: to_float16(onnx.load(bundle.graph_file(name)), islands_of(family, name))
             for name in run_graphs(program)

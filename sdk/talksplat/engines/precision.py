@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from talksplat.errors import BackendError, BundleError
+from talksplat.onnx_package import import_onnx
 
 if TYPE_CHECKING:
     import onnx
@@ -33,6 +34,10 @@ ALWAYS_FLOAT32 = frozenset(
 
 PRODUCTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 """What makes float16 worth while."""
+
+
+FLOAT16 = "Building in fp16, unlike in fp32,"
+"""What onnx is needed for."""
 
 
 @dataclass(frozen=True)
@@ -92,24 +97,6 @@ def islands_of(family: str, graph: str) -> Islands:
     return found
 
 
-def import_onnx() -> Any:
-    """The package ``onnx``.
-
-    Raises:
-        BackendError: it is not installed.
-    """
-    try:
-        import onnx.numpy_helper
-        import onnx.shape_inference
-    except ImportError as error:
-        raise BackendError(
-            f"Engines in fp16 need the package onnx, which cannot be imported ({error}). Install "
-            "it with pip install onnx (it is part of talksplat's extras gpu and rtx), or build "
-            "with --precision fp32."
-        ) from error
-    return onnx
-
-
 def to_float16(model: onnx.ModelProto, islands: Islands) -> onnx.ModelProto:
     """The same graph computing in float16 outside its islands.
 
@@ -132,7 +119,7 @@ class _Conversion:
     """One graph on its way to float16."""
 
     def __init__(self, model: onnx.ModelProto, islands: Islands) -> None:
-        self._onnx = import_onnx()
+        self._onnx = import_onnx(FLOAT16)
         self._float = self._onnx.TensorProto.FLOAT
         self._half = self._onnx.TensorProto.FLOAT16
         self._source = model
