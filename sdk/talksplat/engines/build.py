@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from talksplat.engines.flavours import Flavour, Target
+from talksplat.engines.log import EngineLog
 from talksplat.engines.profiles import Profile
 from talksplat.errors import BackendError
 
@@ -165,15 +166,15 @@ def _build(
 ) -> Built:
     trt = flavour.module
     start = time.perf_counter()
-    logger = _logger(trt)
-    builder = trt.Builder(logger)
+    log = EngineLog(flavour)
+    builder = trt.Builder(log.logger)
     if settings.threads is not None:
         builder.max_threads = settings.threads
     network = flavour.create_network(builder)
-    parser = trt.OnnxParser(network, logger)
+    parser = trt.OnnxParser(network, log.logger)
     if not parser.parse(model):
         reasons = [_said(parser.get_error(index)) for index in range(parser.num_errors)]
-        raise _refusal(flavour, "parse", name, reasons or logger.errors)
+        raise _refusal(flavour, "parse", name, "; ".join(reasons) or log.take())
     config = builder.create_builder_config()
     config.clear_flag(trt.BuilderFlag.TF32)  # float32 means float32; ten bits would be float16's
     flavour.configure(config, target)
@@ -192,7 +193,7 @@ def _build(
     if monitor.failure is not None:
         raise monitor.failure
     if engine is None:
-        raise _refusal(flavour, "build", name, logger.errors)
+        raise _refusal(flavour, "build", name, log.take())
     seconds = time.perf_counter() - start
     timings = b"" if flavour.compiles_on_device else bytes(config.get_timing_cache().serialize())
     return Built(bytes(engine), int(network.num_layers), seconds, timings)
@@ -204,10 +205,10 @@ def _use_timings(config: Any, timings: bytes) -> None:
         config.set_timing_cache(config.create_timing_cache(b""), False)
 
 
-def _refusal(flavour: Flavour, verb: str, name: str, reasons: list[str]) -> BackendError:
-    said = "; ".join(reasons) or "it does not say why"
+def _refusal(flavour: Flavour, verb: str, name: str, said: str) -> BackendError:
     return BackendError(
-        f"{flavour.name} {flavour.version_text} cannot {verb} the graph {name!r}: {said}."
+        f"{flavour.name} {flavour.version_text} cannot {verb} the graph {name!r}: "
+        f"{said or 'it does not say why'}."
     )
 
 
@@ -218,21 +219,6 @@ def _said(error: Any) -> str:
     ]
     code = getattr(error.code(), "name", "") if hasattr(error, "code") else ""
     return " ".join(filter(None, [*facts, code, error.desc()]))
-
-
-def _logger(trt: Any) -> Any:
-    """An ``ILogger`` that remembers errors; nothing is printed over a progress bar."""
-
-    class Logger(trt.ILogger):  # type: ignore[misc]
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self.errors: list[str] = []
-
-        def log(self, severity: Any, message: str) -> None:
-            if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
-                self.errors.append(message)
-
-    return Logger()
 
 
 def _progress_monitor(trt: Any, monitor: _Monitor) -> Any:
