@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from threading import RLock
@@ -171,9 +172,10 @@ class Avatar(Closing):
         with self._lock:
             if not self._closed:
                 self._closed = True
-                for session in list(self._sessions):
-                    session.close()
-                self._backend.close()
+                with ExitStack() as closing:
+                    closing.callback(self._backend.close)
+                    for session in list(self._sessions):
+                        closing.callback(session.close)
 
     def _upper_face(
         self, upper_face: str | os.PathLike[str] | ArrayLike, numbers: Sequence[int] | None

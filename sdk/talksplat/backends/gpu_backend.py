@@ -134,8 +134,7 @@ class GpuRunner(Closing):
         varying = {tensor.name: tensor for tensor in spec.inputs if tensor.name not in constants}
         with ExitStack() as opened:
             stream = opened.enter_context(Stream(device))
-            inputs = InputBlock(device, varying)
-            opened.callback(inputs.close)
+            inputs = opened.enter_context(InputBlock(device, varying))
             outputs = {
                 tensor.name: new_array(device, sizes(tensor), tensor.dtype, opened)
                 for tensor in spec.outputs
@@ -145,8 +144,7 @@ class GpuRunner(Closing):
             if bound.scratch_bytes:
                 scratch = opened.enter_context(DeviceBuffer(device, bound.scratch_bytes))
                 bound.use_scratch(scratch)
-            self._call = GpuCall(stream, inputs, [bound], outputs)
-            opened.callback(self._call.close)
+            self._call = opened.enter_context(GpuCall(stream, inputs, [bound], outputs))
             self._opened = opened.pop_all()
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Protocol
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import DTypeLike
 
 from talksplat.backends.base import Array
 from talksplat.backends.stage_times import StageTimes
+from talksplat.closing import Closing
 from talksplat.cuda import Device, DeviceArray, DeviceBuffer, Graph, PinnedBuffer, Stream
 from talksplat.errors import BackendError, DeviceLostError
 from talksplat.manifest import TensorSpec
@@ -40,7 +41,7 @@ class Work(Protocol):
         ...
 
 
-class InputBlock:
+class InputBlock(Closing):
     """Small arrays that are new in every run, side by side, so that one copy takes them up.
 
     Attributes:
@@ -78,19 +79,17 @@ class InputBlock:
     def upload(self, stream: Stream) -> None:
         """Copy all of them to the device."""
         if self._tensors:
-            pinned, memory = self._pinned, self._memory
-            stream.upload(
-                pinned.array((pinned.bytes,), "uint8"), memory.array((memory.bytes,), "uint8")
-            )
+            stream.upload(self._all_staged, self._all)
 
     def close(self) -> None:
         """Free the memory."""
-        self._memory.close()
         self._staged.clear()
-        self._pinned.close()
+        with ExitStack() as closing:
+            closing.callback(self._pinned.close)
+            closing.callback(self._memory.close)
 
 
-class GpuCall:
+class GpuCall(Closing):
     """Uploads, work and downloads on one stream.
 
     The first run makes the calls one by one, so that libraries allocate and compile what they need.
@@ -129,6 +128,7 @@ class GpuCall:
         self.stage_times: dict[str, float] = {}
         self._graph: Graph | None = None
         self._has_run = False
+        self._under_way = False  # put on the stream and not waited for
 
     @property
     def captured(self) -> bool:
@@ -145,7 +145,9 @@ class GpuCall:
             BackendError: an input does not fit, or something refused its work.
             DeviceLostError: the device is lost.
         """
+        self._let_finish()
         self._inputs.fill(inputs)
+        self._under_way = True
         if self._graph is not None:
             self._graph.launch(self._stream)
         else:
@@ -160,7 +162,7 @@ class GpuCall:
         Raises:
             DeviceLostError: the device failed in it.
         """
-        self._stream.synchronize()
+        self._let_finish()
         if self._events is not None:
             self.stage_times = self._events.read()
         if not self._has_run:
@@ -170,6 +172,13 @@ class GpuCall:
             if all(recordable):
                 self._record()
         return self._downloaded
+
+    def _let_finish(self) -> None:
+        """Wait for work that is under way; that of a run that was interrupted, too, which reads and
+        writes pinned memory."""
+        if self._under_way:
+            self._stream.synchronize()
+            self._under_way = False
 
     def _record(self) -> None:
         """Without a recording every frame is as right, and slower: said, and gone on."""
@@ -196,13 +205,18 @@ class GpuCall:
                 self._stream.download(array, self._downloaded[name])
 
     def close(self) -> None:
-        """Free the recording and the memory of the downloads; the rest is the maker's."""
-        if self._graph is not None:
-            self._graph.close()
-            self._graph = None
-        if self._events is not None:
-            self._events.close()
-        self._downloaded = {}
+        """Wait for the stream unless the device is lost, and free the recording and the memory of
+        the downloads; the rest is the maker's, who closes this first."""
+        with ExitStack() as closing:
+            closing.callback(self._downloaded.clear)
+            if self._events is not None:
+                closing.callback(self._events.close)
+            if self._graph is not None:
+                closing.callback(self._graph.close)
+                self._graph = None
+            closing.enter_context(suppress(DeviceLostError))  # whoever works next is told
+            if not self._stream.device.lost:
+                self._let_finish()
 
 
 def new_array(

@@ -21,10 +21,11 @@ from talksplat.backends.gpu_call import (
     upload_constants,
 )
 from talksplat.closing import Closing
-from talksplat.cuda import Device, DeviceArray, DeviceBuffer, Stream
+from talksplat.cuda import BufferPool, Device, DeviceArray, DeviceBuffer, Stream
 from talksplat.cuda.compositing import Compositing
 from talksplat.cuda.kernels import KernelModule
 from talksplat.cuda.rasterizer import CudaRasterizer, check_status
+from talksplat.cuda.stream import LEGACY_DEFAULT_STREAM
 from talksplat.errors import BackendError
 from talksplat.frame_program import (
     Coverage,
@@ -122,16 +123,16 @@ class GpuFrameRunner(Closing):
             self._opened = opened
             pictures = {n: t for n, t in program.inputs.items() if t.dtype == "uint8"}
             small = {n: t for n, t in program.inputs.items() if n not in pictures}
-            inputs = InputBlock(self._device, small)
-            opened.callback(inputs.close)
+            inputs = opened.enter_context(InputBlock(self._device, small))
             self._arrays |= inputs.arrays
             self._pictures = {name: self._hold(name, tensor) for name, tensor in pictures.items()}
             work = [self._prepare(step) for step in plan.steps]
             self._share_scratch()
             outputs = {name: self._arrays[name] for name in self._downloads()}
             stages = [step.stage for step in plan.steps] if frame.stage_times else []
-            self._call = GpuCall(self._stream, inputs, work, outputs, stages)
-            opened.callback(self._call.close)
+            self._handed_out = opened.enter_context(self._picture_pool())
+            call = GpuCall(self._stream, inputs, work, outputs, stages)
+            self._call = opened.enter_context(call)
             self._opened = opened.pop_all()
 
     @property
@@ -175,13 +176,21 @@ class GpuFrameRunner(Closing):
         """Copies of picture and coverage in memory of their own, once the stream is done."""
         program = self._frame.plan.program
         picture, coverage = self._arrays[program.picture], self._arrays[program.coverage]
-        start = -(-picture.nbytes // coverage.dtype.itemsize) * coverage.dtype.itemsize
-        memory = DeviceBuffer(self._device, start + coverage.nbytes)
+        memory = self._handed_out.take()
         image = memory.array(picture.shape, picture.dtype)
-        alpha = memory.array(coverage.shape[2:], coverage.dtype, offset=start)
+        alpha = memory.array(coverage.shape[2:], coverage.dtype, offset=_behind(picture))
+        # Who had this memory before may have dropped it with work on its way. We see to consumers
+        # on default streams, as those of torch and CuPy are unless told otherwise.
+        self._stream.wait_for(LEGACY_DEFAULT_STREAM)
         self._stream.copy(picture, image)
         self._stream.copy(coverage, alpha)
         return Picture(image, alpha)
+
+    def _picture_pool(self) -> BufferPool:
+        """Memory for picture and coverage of a frame, side by side."""
+        program = self._frame.plan.program
+        picture, coverage = self._arrays[program.picture], self._arrays[program.coverage]
+        return BufferPool(self._device, _behind(picture) + coverage.nbytes)
 
     def _hold(self, name: str, tensor: TensorSpec) -> _HeldPicture:
         self._arrays[name] = self._make(tensor)
@@ -294,6 +303,11 @@ class Launch:
     def warmed_up(self) -> bool:
         """See :meth:`Work.warmed_up`; kernels can always be recorded."""
         return True
+
+
+def _behind(picture: DeviceArray) -> int:
+    """Where float32 can begin behind a picture of bytes."""
+    return -(-picture.nbytes // 4) * 4
 
 
 class _HeldPicture:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Protocol, assert_never
 
@@ -112,8 +113,9 @@ class SplitFrameRunner(Closing):
 
     def close(self) -> None:
         """See :meth:`talksplat.backends.FrameRunner.close`."""
-        for runner in self._runners.values():
-            runner.close()
+        with ExitStack() as closing:
+            for runner in self._runners.values():
+                closing.callback(runner.close)
 
     def _carry_out(self, step: Step, values: Values) -> None:
         match step:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 
+from talksplat.closing import Closing
 from talksplat.cuda import Event, Stream
 
 
-class StageTimes:
+class StageTimes(Closing):
     """Events before, between and after the pieces of work of a frame.
 
     In a captured frame they are part of the graph and happen anew in every launch.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 from talksplat.backends.gpu_backend import GpuBackend
 from talksplat.backends.options import Options
 from talksplat.backends.tensorrt_carrier import TensorRtCarrier
@@ -15,14 +17,13 @@ def open_backend(options: Options) -> GpuBackend:
 
     Raises:
         BackendError: no GPU, no TensorRT that is known to work, or no plugin library for it.
+        DeviceLostError: the GPU was lost, and what used it is not closed yet.
     """
-    device = open_device()
-    try:
+    with ExitStack() as opened:
+        device = opened.enter_context(open_device())
         flavour = open_flavour("tensorrt")
         tensorrt_plugin().register(flavour.module)
-        return GpuBackend(
-            "tensorrt", device, TensorRtCarrier(flavour, device, options), options.stage_times
-        )
-    except BaseException:
-        device.close()
-        raise
+        carrier = TensorRtCarrier(flavour, device, options)
+        backend = GpuBackend("tensorrt", device, carrier, options.stage_times)
+        opened.pop_all()
+    return backend

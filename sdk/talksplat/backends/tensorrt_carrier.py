@@ -9,7 +9,7 @@ from talksplat.backends.base import Array
 from talksplat.backends.compiled_kernels import CompiledKernels
 from talksplat.backends.gpu_frame import FramePlan
 from talksplat.backends.options import Options
-from talksplat.backends.tensorrt_graph import EngineLog, TensorRtGraph
+from talksplat.backends.tensorrt_graph import TensorRtGraph
 from talksplat.bundle import Bundle
 from talksplat.cuda import Device
 from talksplat.engines.flavours import Flavour
@@ -44,7 +44,6 @@ class TensorRtCarrier:
         self._flavour = flavour
         self._device = device
         self._options = options
-        self._log = EngineLog(flavour)
         self._workshop = open_workshop(flavour, device, threads=options.threads)
 
     def load_graph(
@@ -89,7 +88,7 @@ class TensorRtCarrier:
         if flavour.compiles_on_device:
             cache = self._workshop.cache
             kernels = CompiledKernels(cache, flavour, device, source.label, data)
-        return TensorRtGraph(flavour, self._log, device, source.graph, data, kernels)
+        return TensorRtGraph(flavour, device, source.graph, data, kernels)
 
     def _obtain(self, source: Source) -> bytes:
         return self._workshop.obtain(source, self._tell).data

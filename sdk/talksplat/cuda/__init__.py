@@ -8,6 +8,7 @@ are loaded only when a device is opened. Everything that is opened is closed by 
 :mod:`.bindings`          loading ``cuda.bindings``; what a result of the driver means
 :mod:`.device`            :func:`open_device`, the primary context, a device that was lost
 :mod:`.memory`            :class:`DeviceBuffer`, :class:`PinnedBuffer`, :class:`DeviceArray`
+:mod:`.pool`              :class:`BufferPool`, for what is handed out per frame
 :mod:`.stream`            :class:`Stream`, :class:`Event`, capture into a :class:`Graph`
 :mod:`.compile`           NVRTC for the very device, with a cache on disk
 :mod:`.kernels`           loaded kernels and how they are launched
@@ -16,16 +17,19 @@ are loaded only when a device is opened. Everything that is opened is closed by 
 ========================  ======================================================================
 """
 
-from talksplat.cuda.device import Device, open_device
+from talksplat.cuda.device import Device, Held, open_device
 from talksplat.cuda.memory import DeviceArray, DeviceBuffer, PinnedBuffer
+from talksplat.cuda.pool import BufferPool
 from talksplat.cuda.stream import Event, Graph, Stream
 
 __all__ = [
+    "BufferPool",
     "Device",
     "DeviceArray",
     "DeviceBuffer",
     "Event",
     "Graph",
+    "Held",
     "PinnedBuffer",
     "Stream",
     "open_device",

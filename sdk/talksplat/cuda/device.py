@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import weakref
 from collections import deque
+from collections.abc import Callable
+from functools import partial
 from threading import RLock, local
 from types import TracebackType
 from typing import Any
@@ -72,8 +74,13 @@ class Device(Closing):
 
     def current(self) -> _Current:
         """A ``with`` block in which this device's context is current in the calling thread, for
-        libraries that bring their own calls (TensorRT, ONNX Runtime)."""
+        libraries that bring their own calls (TensorRT, ONNX Runtime). Entering it raises what
+        :meth:`call` raises."""
         return _Current(self.context)
+
+    def hold(self, made: Any) -> Held:
+        """Take over an object of another library that lives on this device, see :class:`Held`."""
+        return Held(self.context, made)
 
     def mark_lost(self, reason: str) -> None:
         """Another library saw the device fail: nothing here calls the driver any more."""
@@ -83,6 +90,30 @@ class Device(Closing):
         """Give the device back. The context ends with its last user; arrays that were handed out
         are users too."""
         self._leave()
+
+
+class Held(Closing):
+    """An object of another library (TensorRT, ONNX Runtime) that must end on its device: with the
+    context current, whoever drops it and when, and before the context ends.
+
+    Attributes:
+        made: the object, to which nothing else may refer; None once it is closed.
+    """
+
+    def __init__(self, context: _Context, made: Any) -> None:
+        self._only = [made]
+        context.hold()
+        self._free = weakref.finalize(self, context.drop, self._only)
+        self._free.atexit = False
+
+    @property
+    def made(self) -> Any:
+        """See the class."""
+        return self._only[0] if self._only else None
+
+    def close(self) -> None:
+        """End it."""
+        self._free()
 
 
 def open_device(index: int = 0) -> Device:
@@ -143,7 +174,7 @@ class _Context:
         self.users = 0  # devices that were opened
         self._held = 0  # memory, streams and the like that are alive
         self._capturing = _Depth()
-        self._postponed: deque[tuple[str, Any]] = deque()
+        self._postponed: deque[Callable[[], None]] = deque()
         self.driver_version = _version(driver)
         self._device = call_driver(driver, "cuDeviceGet", index)
         name = call_driver(driver, "cuDeviceGetName", 256, self._device)
@@ -153,10 +184,13 @@ class _Context:
         self._handle = call_driver(driver, "cuDevicePrimaryCtxRetain", self._device)
 
     def call(self, function: str, *arguments: Any) -> Any:
-        self.check_alive()
+        with _Current(self):
+            return self.call_driver(function, *arguments)
+
+    def call_driver(self, function: str, *arguments: Any) -> Any:
+        """A function of the driver, with whatever context is current; a loss is noted."""
         try:
-            with _Current(self):
-                return call_driver(self.driver, function, *arguments)
+            return call_driver(self.driver, function, *arguments)
         except DeviceLostError as error:
             self.mark_lost(str(error))
             raise
@@ -192,18 +226,29 @@ class _Context:
 
         Frees are not allowed in a thread that captures: they wait for the capture's end.
         """
-        if self.lost is None and self._capturing.depth:
-            self._postponed.append((function, handle))
-        else:
-            self._free(function, handle)
+        self._let_go(partial(self._free, function, handle))
+
+    def drop(self, only: list[Any]) -> None:
+        """As :meth:`free`, for an object of another library: the last reference to it."""
+        self._let_go(partial(self._drop, only))
 
     def begin_capture(self) -> None:
         self._capturing.depth += 1
 
     def end_capture(self) -> None:
         self._capturing.depth -= 1
-        while self._postponed:
-            self._free(*self._postponed.popleft())
+        while True:
+            try:
+                work = self._postponed.popleft()
+            except IndexError:  # another thread's capture may end now, too
+                return
+            work()
+
+    def _let_go(self, work: Callable[[], None]) -> None:
+        if self.lost is None and self._capturing.depth:
+            self._postponed.append(work)
+        else:
+            work()
 
     def _free(self, function: str, handle: Any) -> None:
         try:
@@ -213,9 +258,20 @@ class _Context:
         except DeviceLostError:
             pass  # noted; whoever works next is told
         finally:
-            with _lock:
-                self._held -= 1
-                self._end_if_unused()
+            self._release()
+
+    def _drop(self, only: list[Any]) -> None:
+        try:
+            # The memory on the host goes even where the device is lost.
+            with _CurrentIfPossible(self):
+                only.clear()
+        finally:
+            self._release()
+
+    def _release(self) -> None:
+        with _lock:
+            self._held -= 1
+            self._end_if_unused()
 
     def _end_if_unused(self) -> None:
         if self.users or (self._held and self.lost is None):
@@ -255,10 +311,11 @@ class _Current:
         self._pushed = False
 
     def __enter__(self) -> None:
-        driver, handle = self._context.driver, self._context._handle
-        found = call_driver(driver, "cuCtxGetCurrent")
-        if int(found) != int(handle):
-            call_driver(driver, "cuCtxPushCurrent", handle)
+        context = self._context
+        context.check_alive()
+        found = context.call_driver("cuCtxGetCurrent")
+        if int(found) != int(context._handle):
+            context.call_driver("cuCtxPushCurrent", context._handle)
             self._pushed = True
 
     def __exit__(
@@ -271,6 +328,19 @@ class _Current:
             self._pushed = False
             # Fails only for a context that was lost, which has been said by then.
             self._context.driver.cuCtxPopCurrent()
+
+
+class _CurrentIfPossible(_Current):
+    """As :class:`_Current`, to close something: what is to be closed is closed without it, too."""
+
+    def __enter__(self) -> None:
+        if self._context.lost is not None:
+            return
+        try:
+            super().__enter__()
+        except BackendError as error:
+            # A context that cannot be made current is of no use any more.
+            self._context.mark_lost(str(error))
 
 
 def _initialise(driver: Any) -> None:

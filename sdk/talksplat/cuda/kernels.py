@@ -7,11 +7,21 @@ import weakref
 from typing import Any
 
 from talksplat.closing import Closing
-from talksplat.cuda.compile import KernelSet, architecture_of, compile_kernels
+from talksplat.cuda.compile import KernelSet, architecture_of, compile_kernels, sources_folder
 from talksplat.cuda.device import Device
 from talksplat.cuda.stream import Stream
 
 Extent = tuple[int, int, int]
+
+
+def check_compiler(device: Device) -> None:
+    """See whether kernels can be compiled for a device, without compiling any.
+
+    Raises:
+        BackendError: NVRTC is missing or too new for the device, or the sources are missing.
+    """
+    architecture_of(device.compute_capability)
+    sources_folder()
 
 
 class Kernel:

@@ -1,8 +1,10 @@
 """Memory of a device and page-locked memory of the host, and arrays in both.
 
-Device memory comes from ``cuMemAlloc``: it is allocated when something is loaded, not per frame, so
-its address stays the same and can be part of a captured graph. (The pools of ``cuMemAllocAsync``
-give memory whose life is ordered on a stream, which a graph that is replayed would have to own.)
+Device memory comes from ``cuMemAlloc`` and lies where it is until it is freed: its addresses are
+part of captured graphs. (The pools of ``cuMemAllocAsync`` give memory whose life is ordered on a
+stream, which a graph that is replayed would have to own.) Freeing may wait for all work of the
+device, so nothing is allocated or freed per frame: what a session works in is there from its
+beginning, and frames that are left on the device come from a pool, see :mod:`talksplat.cuda.pool`.
 """
 
 from __future__ import annotations

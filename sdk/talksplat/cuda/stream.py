@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,9 @@ from talksplat.cuda.memory import DeviceArray, is_pinned
 from talksplat.errors import BackendError, InputError
 
 Array = NDArray[Any]
+
+LEGACY_DEFAULT_STREAM = 1
+"""CU_STREAM_LEGACY: the stream of whoever names none."""
 
 
 class _Handle(Closing):
@@ -159,6 +162,17 @@ class Stream(_Handle):
         """Let later work wait for ``event``; the host does not wait."""
         self.device.call("cuStreamWaitEvent", self.handle, event.handle, 0)
 
+    def wait_for(self, stream: int) -> None:
+        """Let later work wait for all work on another stream so far; the host does not wait.
+
+        Args:
+            stream: a CUstream as a number. What is recorded on :data:`LEGACY_DEFAULT_STREAM` comes
+                after the work of every stream that was not made to be independent of it.
+        """
+        if stream != self.handle:
+            self.device.call("cuEventRecord", self._order.handle, stream)
+            self.wait(self._order)
+
     def let_wait(self, stream: int) -> None:
         """Let later work on another stream wait for all work on this one so far.
 
@@ -228,8 +242,9 @@ class Stream(_Handle):
 
     def close(self) -> None:
         """Destroy it once its work is done."""
-        self._order.close()
-        super().close()
+        with ExitStack() as closing:
+            closing.callback(super().close)
+            closing.callback(self._order.close)
 
 
 class Graph:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import Protocol
 
 import numpy as np
@@ -91,8 +92,9 @@ class Stream(ABC):
 
     def close(self) -> None:
         """Free what the stream holds."""
-        self._audio.close()
-        self._frame.close()
+        with ExitStack() as closing:
+            closing.callback(self._frame.close)
+            closing.callback(self._audio.close)
 
 
 class Family(Protocol):

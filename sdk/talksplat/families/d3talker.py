@@ -7,6 +7,8 @@ refiner. The windows are those of ``docs/architecture.md``, all at absolute fram
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -135,9 +137,10 @@ class D3TalkerStream(Stream):
 
     def close(self) -> None:
         """See :meth:`Stream.close`."""
-        super().close()
-        self._to_expression.close()
-        self._to_motion.close()
+        with ExitStack() as closing:
+            closing.callback(self._to_motion.close)
+            closing.callback(self._to_expression.close)
+            closing.callback(super().close)
 
 
 def frame_program(bundle: Bundle) -> FrameProgram:

@@ -108,6 +108,7 @@ def gpu(
     machine = put_in_place(install_driver())
     yield machine
     assert not machine.driver.leaks
+    assert not machine.tensorrt.misuses + machine.rtx.misuses
 
 
 @pytest.fixture(scope="session")

@@ -26,11 +26,13 @@ class FakeOnnxRuntime:
         driver: whose memory and streams it uses.
         providers: what the installed wheel has.
         libraries_load: whether cuDNN and the like are found; ONNX Runtime goes on without them.
+        refuses_binding: what is raised when a tensor is bound; None to bind it.
     """
 
     driver: FakeDriver
     providers: list[str] = field(default_factory=lambda: [CUDA, CPU])
     libraries_load: bool = True
+    refuses_binding: str | None = None
     __version__: str = real.__version__
     SessionOptions: Any = real.SessionOptions
     RunOptions: Any = real.RunOptions
@@ -42,7 +44,7 @@ class FakeOnnxRuntime:
         """Nothing to load."""
 
     def InferenceSession(  # noqa: N802 (the library's own name)
-        self, path: str, sess_options: Any, providers: list[Any]
+        self, path: str | bytes, sess_options: Any, providers: list[Any]
     ) -> FakeSession:
         name, options = providers[0]
         assert name == CUDA and sess_options.use_deterministic_compute
@@ -50,12 +52,15 @@ class FakeOnnxRuntime:
         loaded = [CUDA, CPU] if self.libraries_load else [CPU]
         session = real.InferenceSession(path, sess_options, providers=[CPU])
         stream = int(options["user_compute_stream"])
-        return FakeSession(self.driver, session, loaded, stream)
+        return FakeSession(self, session, loaded, stream)
 
 
 class FakeSession:
-    def __init__(self, driver: FakeDriver, session: Any, providers: list[str], stream: int) -> None:
-        self._driver = driver
+    def __init__(
+        self, library: FakeOnnxRuntime, session: Any, providers: list[str], stream: int
+    ) -> None:
+        self._library = library
+        self._driver = library.driver
         self._session = session
         self._providers = providers
         self._stream = stream
@@ -70,7 +75,7 @@ class FakeSession:
         self._falls_back = False
 
     def io_binding(self) -> FakeBinding:
-        return FakeBinding()
+        return FakeBinding(self._library)
 
     def run_with_iobinding(self, iobinding: FakeBinding, run_options: Any = None) -> None:
         waits = run_options.get_run_config_entry("disable_synchronize_execution_providers") != "1"
@@ -90,7 +95,8 @@ class FakeSession:
 class FakeBinding:
     """Places of tensors: pointer, shape, dtype."""
 
-    def __init__(self) -> None:
+    def __init__(self, library: FakeOnnxRuntime) -> None:
+        self._library = library
         self.inputs: dict[str, tuple[int, tuple[int, ...], np.dtype[Any]]] = {}
         self.outputs: dict[str, tuple[int, tuple[int, ...], np.dtype[Any]]] = {}
 
@@ -104,6 +110,8 @@ class FakeBinding:
         buffer_ptr: int,
     ) -> None:
         assert (device_type, device_id) == ("cuda", 0)
+        if self._library.refuses_binding is not None:
+            raise RuntimeError(self._library.refuses_binding)
         self.inputs[name] = buffer_ptr, tuple(shape), np.dtype(element_type)
 
     def bind_output(
@@ -116,4 +124,6 @@ class FakeBinding:
         buffer_ptr: int,
     ) -> None:
         assert (device_type, device_id) == ("cuda", 0)
+        if self._library.refuses_binding is not None:
+            raise RuntimeError(self._library.refuses_binding)
         self.outputs[name] = buffer_ptr, tuple(shape), np.dtype(element_type)

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import enum
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from threading import Lock
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -218,6 +220,10 @@ class Machine:
         refuses_capture: contexts say they can be recorded and then cannot.
         kernels_found: how many runtime caches were filled from a file.
         executions: how many times a context was put on a stream.
+        cannot_infer: what is raised when sizes are inferred; None to infer them.
+        refuses_kernels: runtime configurations take no cache of compiled kernels.
+        misuses: what the real library forbids without saying so: to make, use or drop something
+            while no context of the device is current, and one execution context in two threads.
     """
 
     flavour: str
@@ -232,6 +238,16 @@ class Machine:
     refuses_capture: bool = False
     kernels_found: int = 0
     executions: int = 0
+    cannot_infer: str | None = None
+    refuses_kernels: bool = False
+    misuses: list[str] = field(default_factory=list)
+
+    def needs_context(self, what: str) -> None:
+        """Note that something is done; without a context of the device that is a misuse, unless
+        the device is lost and has none."""
+        _, current = self.driver.cuCtxGetCurrent()
+        if not int(current) and not self.driver.lost:
+            self.misuses.append(f"{what}, and no context is current")
 
     def is_capturing(self, stream: int) -> bool:
         """Whether work on a stream is being recorded."""
@@ -248,6 +264,19 @@ class Machine:
         """89 for a device of compute capability 8.9."""
         major, minor = self.driver.gpus[0].compute_capability
         return 10 * major + minor
+
+
+class _OnDevice:
+    """Something with memory on the device."""
+
+    _machine: Machine
+
+    def _make(self, machine: Machine) -> None:
+        self._machine = machine
+        machine.needs_context(f"{type(self).__name__} is made")
+
+    def __del__(self) -> None:
+        self._machine.needs_context(f"{type(self).__name__} is dropped")
 
 
 class IPluginRegistry:
@@ -490,10 +519,11 @@ def with_header(serialized: bytes, **changes: Any) -> bytes:
     return MAGIC + header + found[1].SerializeToString(deterministic=True)
 
 
-class Runtime:
+class Runtime(_OnDevice):
     machine: Machine
 
     def __init__(self, logger: ILogger) -> None:
+        self._make(self.machine)
         self.logger = logger
         self.engine_host_code_allowed = False
 
@@ -531,11 +561,11 @@ class RtxRuntime(Runtime):
         return EngineValidity.INVALID, trouble
 
 
-class IRuntimeCache:
+class IRuntimeCache(_OnDevice):
     """Kernels compiled for the device; here how many contexts were made with it."""
 
     def __init__(self, machine: Machine) -> None:
-        self._machine = machine
+        self._make(machine)
         self._contexts = 0
 
     def serialize(self) -> IHostMemory:
@@ -584,6 +614,8 @@ class RtxRuntimeConfig(IRuntimeConfig):
         return IRuntimeCache(self._machine)
 
     def set_runtime_cache(self, cache: IRuntimeCache | None = None) -> bool:
+        if self._machine.refuses_kernels:
+            return False
         self._cache = cache
         return True
 
@@ -591,11 +623,11 @@ class RtxRuntimeConfig(IRuntimeConfig):
         return self._cache
 
 
-class ICudaEngine:
+class ICudaEngine(_OnDevice):
     def __init__(
         self, machine: Machine, logger: ILogger, header: Header, model: onnx.ModelProto
     ) -> None:
-        self._machine = machine
+        self._make(machine)
         self._logger = logger
         self._header = header
         self._model = model
@@ -677,8 +709,10 @@ class RtxCudaEngine(ICudaEngine):
         return context
 
 
-class IExecutionContext:
+class IExecutionContext(_OnDevice):
     def __init__(self, engine: ICudaEngine, strategy: ExecutionContextAllocationStrategy) -> None:
+        self._make(engine._machine)
+        self._in_use = Lock()
         self.engine = engine
         self._strategy = strategy
         self._addresses: dict[str, int] = {}
@@ -713,6 +747,9 @@ class IExecutionContext:
         return True
 
     def infer_shapes(self) -> list[str]:
+        if (trouble := self._machine.cannot_infer) is not None:
+            del self  # the real one is no Python frame that an error's traceback keeps
+            raise RuntimeError(trouble)
         missing = [name for name in self.engine._inputs if name not in self._shapes]
         if not missing and not self._outputs:
             self._outputs = _output_shapes(self.engine._model, self._shapes)
@@ -739,9 +776,21 @@ class IExecutionContext:
         return ACTIVATION_BYTES if not self.infer_shapes() else 0
 
     def set_device_memory(self, memory: int, size: int) -> None:
+        self._machine.needs_context("device memory is set")
         self._activations = (memory, size)
 
     def execute_async_v3(self, stream_handle: int) -> bool:
+        self._machine.needs_context("a context is run")
+        if not self._in_use.acquire(blocking=False):
+            self._machine.misuses.append("a context is run by two threads at once")
+            return False
+        try:
+            time.sleep(1e-4)  # another thread's turn
+            return self._execute(stream_handle)
+        finally:
+            self._in_use.release()
+
+    def _execute(self, stream_handle: int) -> bool:
         machine, names = self.engine._machine, list(self.engine._tensors)
         if machine.refuses is not None:
             return self._refuse(machine.refuses)
@@ -757,27 +806,28 @@ class IExecutionContext:
             return self._refuse("too little device memory was set")
         addresses, activations = dict(self._addresses), self._activations
         shapes, outputs = dict(self._shapes), dict(self._outputs)
+        session, dtypes = self.engine._session, {name: self._dtype(name) for name in names}
 
+        # What is on its way on a stream does not keep a context alive.
         def execute() -> None:
             if activations is not None:  # whatever lives there is overwritten
                 machine.driver.view(activations[0], activations[1:], np.uint8)[:] = 0xA5
             feed = {
-                name: self._array(name, addresses[name], shape).copy()
+                name: machine.driver.view(addresses[name], shape, dtypes[name]).copy()
                 for name, shape in shapes.items()
             }
-            results = self.engine._session.run(list(outputs), feed)
+            results = session.run(list(outputs), feed)
             for (name, shape), result in zip(outputs.items(), results, strict=True):
                 if name == "status" and machine.statuses is not None:
                     result = machine.statuses
-                self._array(name, addresses[name], shape)[...] = result
+                machine.driver.view(addresses[name], shape, dtypes[name])[...] = result
 
         machine.driver.enqueue(stream_handle, execute)
         machine.executions += 1
         return True
 
-    def _array(self, name: str, address: int, shape: Shape) -> NDArray[Any]:
-        dtype = _ELEMENT_TYPES[self.engine._tensors[name].type.tensor_type.elem_type][1]
-        return self.engine._machine.driver.view(address, shape, dtype)
+    def _dtype(self, name: str) -> type[np.generic]:
+        return _ELEMENT_TYPES[self.engine._tensors[name].type.tensor_type.elem_type][1]
 
     def _refuse(self, text: str) -> bool:
         self.engine._logger.log(ILogger.Severity.ERROR, text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -21,7 +22,7 @@ from tests.sdk.backends.conftest import (
 import talksplat
 from talksplat import families
 from talksplat.backends.gpu_frame import GpuFrame
-from talksplat.backends.tensorrt_graph import EngineLog, TensorRtGraph
+from talksplat.backends.tensorrt_graph import TensorRtGraph
 from talksplat.bundle import Bundle
 from talksplat.cuda import open_device
 from talksplat.doctor import Check, examine
@@ -184,15 +185,93 @@ def test_onnxruntime_without_cuda(gpu: GpuMachine, bundle_path: Path) -> None:
     assert "onnxruntime-gpu" in found_by_doctor()["ONNX Runtime on CUDA"].fix
 
 
-def test_onnxruntime_whose_libraries_are_missing_does_not_go_on_with_the_cpu(
-    gpu: GpuMachine, bundle_path: Path
+def test_onnxruntime_whose_libraries_are_missing_is_not_chosen(
+    gpu: GpuMachine, bundle_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gpu.onnxruntime.libraries_load = False
-    with (
-        talksplat.load(bundle_path, "onnxruntime-cuda", 1) as avatar,
-        pytest.raises(BackendError, match="on the CPU only: its CUDA or cuDNN"),
-    ):
-        avatar.session()
+    with pytest.raises(BackendError, match="on the CPU only: its CUDA or cuDNN"):
+        talksplat.load(bundle_path, "onnxruntime-cuda", 1)
+    assert not gpu.driver.alive()
+    assert "cuDNN" in found_by_doctor()["backend onnxruntime-cuda"].fix
+    for name in ("tensorrt", "tensorrt_rtx"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with talksplat.load(bundle_path, "auto", 1) as avatar:
+        assert avatar.backend == "onnxruntime-cpu"
+        assert "cuDNN" in avatar.backend_reason
+
+
+def test_without_a_compiler_for_kernels_only_tensorrt_is_chosen(
+    gpu: GpuMachine, bundle_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing() -> None:
+        raise BackendError("NVRTC was not found")
+
+    monkeypatch.setattr("talksplat.cuda.compile.load_nvrtc", missing)
+    for backend in ("tensorrt-rtx", "onnxruntime-cuda"):
+        with pytest.raises(BackendError, match="NVRTC was not found"):
+            talksplat.load(bundle_path, backend, 1)
+    assert frames_of(bundle_path, "tensorrt", CLIP)
+    gpu.tensorrt.plugin_libraries.clear()
+    gpu.tensorrt.plugins.clear()
+    with talksplat.load(bundle_path, "auto", 1) as avatar:
+        assert avatar.backend == "onnxruntime-cpu"
+
+
+def test_onnxruntime_closes_the_device_whatever_goes_wrong(
+    gpu: GpuMachine, bundle_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(gpu.onnxruntime, "preload_dlls", interrupt)
+    with pytest.raises(KeyboardInterrupt) as raised:
+        talksplat.load(bundle_path, "onnxruntime-cuda", 1)
+    assert raised and not gpu.driver._contexts
+
+
+def test_sizes_that_tensorrt_cannot_infer_are_a_backend_error(
+    gpu: GpuMachine, bundle_path: Path
+) -> None:
+    with talksplat.load(bundle_path, "tensorrt-rtx", 1) as avatar:
+        before = gpu.driver.alive()
+        gpu.rtx.cannot_infer = "a reshape does not add up"
+        with pytest.raises(BackendError, match="cannot be inferred: a reshape does not add up"):
+            avatar.session()
+        assert gpu.driver.alive() == before
+        gpu.rtx.cannot_infer = None
+        avatar.session().close()
+
+
+def test_a_tensor_that_onnxruntime_cannot_bind_is_a_backend_error(
+    gpu: GpuMachine, bundle_path: Path
+) -> None:
+    with talksplat.load(bundle_path, "onnxruntime-cuda", 1) as avatar:
+        gpu.onnxruntime.refuses_binding = "invalid device id"
+        with pytest.raises(BackendError, match=r"cannot bind '\w+' of .*onnx: invalid device id"):
+            avatar.session()
+        gpu.onnxruntime.refuses_binding = None
+        avatar.session().close()
+
+
+def test_a_refused_cache_of_compiled_kernels_is_an_error(
+    gpu: GpuMachine, bundle_path: Path
+) -> None:
+    with talksplat.load(bundle_path, "tensorrt-rtx", 1) as avatar:
+        gpu.rtx.refuses_kernels = True
+        with pytest.raises(BackendError, match="its cache of compiled kernels was refused"):
+            avatar.session()
+
+
+def test_a_refusal_quotes_nothing_that_was_said_of_something_else(
+    gpu: GpuMachine, bundle_path: Path
+) -> None:
+    with talksplat.load(bundle_path, "tensorrt-rtx", 1) as avatar:
+        frame = avatar._family.frame  # type: ignore[attr-defined]
+        one, other, *_ = frame.plan.graphs.values()
+        one._log.logger.log(1, "of the refiner")
+        assert "it did not say why" in str(other.refusal("it was not run"))
+        assert "(of the refiner)" in str(one.refusal("it was not run"))
+        assert "it did not say why" in str(one.refusal("it was not run"))
 
 
 def test_an_engine_for_another_device_is_built_again(
@@ -258,13 +337,12 @@ def test_an_engine_that_tensorrt_refuses_is_an_error_that_says_why(
     source = graph_source(file, spec, {}, "fp32")
     with open_device() as device:
         engine = open_workshop(flavour, device).obtain(source).data
-        log = EngineLog(flavour)
-        TensorRtGraph(flavour, log, device, "refiner", engine).close()
+        TensorRtGraph(flavour, device, "refiner", engine).close()
         with pytest.raises(BackendError, match=r"'refiner': the engine was refused .*UNSUPPORTED"):
             turing = with_header(engine, capabilities=[75])
-            TensorRtGraph(flavour, log, device, "refiner", turing)
+            TensorRtGraph(flavour, device, "refiner", turing)
         with pytest.raises(BackendError, match=r"MALFORMED_ENGINE.*talksplat build"):
-            TensorRtGraph(flavour, log, device, "refiner", engine[: len(engine) // 2][1:])
+            TensorRtGraph(flavour, device, "refiner", engine[: len(engine) // 2][1:])
 
 
 def test_what_tensorrt_refuses_to_run_is_an_error_that_says_why(
@@ -409,6 +487,54 @@ def test_a_device_lost_in_mid_session_ends_it_and_nothing_else(
         np.testing.assert_array_equal(found.image, frame.image)
 
 
+@pytest.mark.parametrize("backend", GPU_BACKENDS)
+@pytest.mark.parametrize("whole", [False, True], ids=["sessions first", "avatar only"])
+def test_after_a_loss_everything_closes_whatever_the_driver_says_to_that(
+    gpu: GpuMachine, bundle_path: Path, backend: str, whole: bool
+) -> None:
+    avatar = talksplat.load(bundle_path, backend, 1)
+    sessions = [avatar.session() for _ in range(2)]
+    gpu.driver.lose_device("CUDA_ERROR_LAUNCH_FAILED")
+    sessions[0].push(CLIP)
+    sessions[0].end()
+    with pytest.raises(DeviceLostError):
+        next(sessions[0].frames())
+    if not whole:
+        for session in sessions:
+            session.close()
+    avatar.close()
+    assert frames_of(bundle_path, backend, CLIP)
+
+
+def test_a_loss_that_shows_only_when_something_is_closed(
+    gpu: GpuMachine, bundle_path: Path
+) -> None:
+    avatar = talksplat.load(bundle_path, "tensorrt-rtx", 1)
+    session = avatar.session()
+    gpu.driver._contexts[0].lost = "CUDA_ERROR_ECC_UNCORRECTABLE"
+    session.close()
+    avatar.close()
+    assert frames_of(bundle_path, "tensorrt-rtx", CLIP)
+
+
+def test_all_sessions_are_closed_though_one_cannot_be(
+    gpu: GpuMachine, bundle_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    avatar = talksplat.load(bundle_path, "tensorrt-rtx", 1)
+    sessions = [avatar.session() for _ in range(3)]
+
+    def fail() -> None:
+        raise BackendError("cannot be closed")
+
+    for session in sessions:
+        audio = session._stream._audio
+        close = audio.close
+        monkeypatch.setattr(audio, "close", lambda close=close: (close(), fail()))
+    with pytest.raises(BackendError, match="cannot be closed"):
+        avatar.close()
+    assert not gpu.driver.alive() and not gpu.driver._contexts
+
+
 def test_a_device_lost_while_a_session_is_opened(gpu: GpuMachine, bundle_path: Path) -> None:
     avatar = talksplat.load(bundle_path, "tensorrt-rtx", 1)
     gpu.driver.lose_device("CUDA_ERROR_ECC_UNCORRECTABLE")
@@ -441,4 +567,4 @@ def test_the_real_tensorrt_rtx_says_why_it_refuses_an_engine(install_driver: Ins
     install_driver()
     flavour = open_flavour("tensorrt-rtx")
     with open_device() as device, pytest.raises(BackendError, match="MAGIC_TAG"):
-        TensorRtGraph(flavour, EngineLog(flavour), device, "motion", b"no engine" * 100)
+        TensorRtGraph(flavour, device, "motion", b"no engine" * 100)

@@ -17,6 +17,7 @@ from tests.sdk.backends.conftest import GpuMachine, frames_of
 
 import talksplat
 from talksplat import Avatar, Frame, Session, families
+from talksplat.backends.gpu_call import GpuCall, InputBlock
 from talksplat.backends.gpu_frame import GpuFrame, GpuFrameRunner
 from talksplat.bundle import Bundle
 from talksplat.engines.cache import EngineCache
@@ -388,3 +389,107 @@ def test_a_cache_that_cannot_be_written_costs_time_and_nothing_else(
     monkeypatch.setattr(EngineCache, "store", refuse)
     assert_same(frames_of(all_bundles["sdtalk"], "tensorrt-rtx", CLIP), first)
     assert "are not kept: the disk is full" in caplog.text
+
+
+def test_frames_on_the_device_take_their_memory_from_dropped_ones(
+    gpu: GpuMachine, all_bundles: dict[str, Path]
+) -> None:
+    with (
+        talksplat.load(all_bundles["d3talker"], "tensorrt-rtx", 1) as avatar,
+        avatar.session(frames="device") as session,
+    ):
+        session.push(CLIP)
+        session.end()
+        frames = session.frames()
+        images = [next(frames).image.numpy() for _ in range(3)]
+        gpu.driver.calls.clear()
+        images += [frame.image.numpy() for frame in frames]
+        assert not {"cuMemAlloc", "cuMemFree"} & set(gpu.driver.calls)
+    expected = frames_of(all_bundles["d3talker"], "tensorrt-rtx", CLIP)
+    for found, frame in zip(images, expected, strict=True):
+        np.testing.assert_array_equal(found, frame.image)
+
+
+def test_memory_is_given_to_another_frame_only_when_every_view_of_it_is_dropped(
+    gpu: GpuMachine,
+    all_bundles: dict[str, Path],
+) -> None:
+    avatar = talksplat.load(all_bundles["sdtalk"], "tensorrt-rtx", 1)
+    program = families.frame_program(Bundle.open(all_bundles["sdtalk"]))
+    runner = only_frame(avatar).runner("device")
+    first = runner.run(inputs_of(program, 1), Timings())
+    expected, capsule, alpha = first.image.numpy(), first.image.__dlpack__(), first.alpha
+    pointer = first.image.pointer
+    del first
+    held = [runner.run(inputs_of(program, seed), Timings()) for seed in range(2, 6)]
+    assert pointer not in {picture.image.pointer for picture in held}
+    del alpha
+    held.append(runner.run(inputs_of(program, 6), Timings()))
+    assert pointer not in {picture.image.pointer for picture in held}
+    del capsule
+    again = runner.run(inputs_of(program, 1), Timings())
+    assert again.image.pointer == pointer
+    np.testing.assert_array_equal(again.image.numpy(), expected)
+    # Those that are still held when runner and avatar are closed are freed when they are dropped.
+    avatar.close()
+    runner.close()
+    held.append(again)
+    assert gpu.driver.alive() == {"memory": len(held)}
+    del again
+    while held:
+        assert gpu.driver.alive() == {"memory": len(held)}
+        del held[-1]
+    assert not gpu.driver._contexts
+
+
+@pytest.mark.parametrize("backend", GPU_BACKENDS)
+def test_work_of_others_on_the_default_stream_is_done_before_memory_is_used_again(
+    gpu: GpuMachine, all_bundles: dict[str, Path], backend: str
+) -> None:
+    program = families.frame_program(Bundle.open(all_bundles["sdtalk"]))
+    with (
+        talksplat.load(all_bundles["sdtalk"], backend, 1) as avatar,
+        only_frame(avatar).runner("device") as runner,
+    ):
+        first = runner.run(inputs_of(program, 1), Timings())
+        expected, pointer = first.image.numpy(), first.image.pointer
+        seen = []
+        with only_frame(avatar).device.current():
+            view = gpu.driver.view
+            gpu.driver.enqueue(1, lambda: seen.append(view(pointer, expected.shape, "u1").copy()))
+        del first
+        assert runner.run(inputs_of(program, 2), Timings()).image.pointer == pointer
+    np.testing.assert_array_equal(seen[0], expected)
+
+
+@pytest.mark.parametrize("backend", GPU_BACKENDS)
+@pytest.mark.parametrize("goes_on", [True, False])
+def test_a_frame_that_was_interrupted_is_waited_for(
+    gpu: GpuMachine,
+    runner_of: Callable[[str, str], tuple[GpuFrameRunner, FrameProgram]],
+    monkeypatch: pytest.MonkeyPatch,
+    backend: str,
+    goes_on: bool,
+) -> None:
+    def interrupt(call: GpuCall) -> None:
+        raise KeyboardInterrupt
+
+    runner, program = runner_of("sdtalk", backend)
+    expected = runner.run(inputs_of(program, 1), Timings())
+    with monkeypatch.context() as patch:
+        patch.setattr(GpuCall, "finish", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            runner.run(inputs_of(program, 2), Timings())
+    if goes_on:
+        fill = InputBlock.fill
+
+        def check(block: InputBlock, inputs: Any) -> None:
+            with runner._device.current():
+                assert not gpu.driver._copies_to_come()
+            fill(block, inputs)
+
+        monkeypatch.setattr(InputBlock, "fill", check)
+        found = runner.run(inputs_of(program, 1), Timings())
+        np.testing.assert_array_equal(found.image, expected.image)
+    runner.close()
+    assert not gpu.driver.freed_in_use

@@ -6,6 +6,7 @@ host. To find what a forgiving stand-in would hide:
 
 * work on a stream is done as late as the driver's promises allow: when something waits for it;
 * new memory is filled with NaN, and a guard before and behind it is checked when it is freed;
+* what befell a context is said by whatever call comes next, and what ended has no handle any more;
 * in a thread that captures, what may not be captured fails and spoils the capture;
 * what is still alive when a context ends is noted in :attr:`FakeDriver.leaks`.
 
@@ -91,6 +92,8 @@ class FakeDriver:
         launched: kernels in the order they were run.
         leaks: what was alive when its context ended.
         overruns: addresses of memory whose guard was written to.
+        freed_in_use: page-locked memory that was freed before the copies from and to it were done,
+            which the driver does not promise to wait for.
     """
 
     def __init__(
@@ -106,6 +109,7 @@ class FakeDriver:
         self.launched: list[str] = []
         self.leaks: list[str] = []
         self.overruns: list[int] = []
+        self.freed_in_use: list[int] = []
         self._kernels = kernels
         self._version = version
         self._installed = installed
@@ -113,6 +117,7 @@ class FakeDriver:
         self._lock = RLock()
         self._next_handle = 0x1000
         self._contexts: dict[int, _Context] = {}
+        self._others: set[int] = set()
         self._thread = _Thread()
         self._ordered: dict[str, str] = {}
 
@@ -125,6 +130,16 @@ class FakeDriver:
     def lose_device(self, result: str = "CUDA_ERROR_ILLEGAL_ADDRESS", index: int = 0) -> None:
         """Let the next work on a stream of this device fail, and everything after it."""
         self._contexts[index].doomed = result
+
+    @property
+    def lost(self) -> bool:
+        """Whether a device is lost, and was not reset since."""
+        return any(context.lost is not None for context in self._contexts.values())
+
+    def other_context(self) -> int:
+        """A context that somebody else made, current in no thread."""
+        self._others.add(self._handle())
+        return max(self._others)
 
     def enqueue(self, stream: int, work: Work) -> None:
         """Put work of the host on a stream, or into its capture."""
@@ -208,7 +223,7 @@ class FakeDriver:
                 raise DriverError("CUDA_ERROR_NOT_INITIALIZED")
             index = int(device)
             if index not in self._contexts:
-                self._contexts[index] = _Context(0xC0000 + index, self.gpus[index].memory)
+                self._contexts[index] = self._new_context(index)
             self._contexts[index].users += 1
             return real.CUcontext(self._contexts[index].handle)
 
@@ -230,7 +245,7 @@ class FakeDriver:
             index = int(device)
             if (context := self._contexts.get(index)) is not None:
                 self._end(index)
-                self._contexts[index] = _Context(context.handle, context.capacity, context.users)
+                self._contexts[index] = self._new_context(index, context.users)
 
         return self._answer("cuDevicePrimaryCtxReset", work, needs_context=False)
 
@@ -238,6 +253,15 @@ class FakeDriver:
         return SUCCESS, real.CUcontext(self._thread.current[-1] if self._thread.current else 0)
 
     def cuCtxPushCurrent(self, context: Any) -> tuple[Any]:
+        # Any call may say what befell a context in earlier work, this one as well.
+        for known in self._contexts.values():
+            if known.handle == int(context):
+                if known.lost is not None:
+                    return (getattr(real.CUresult, known.lost),)
+                self._thread.current.append(int(context))
+                return (SUCCESS,)
+        if int(context) not in self._others:
+            return (real.CUresult.CUDA_ERROR_INVALID_CONTEXT,)
         self._thread.current.append(int(context))
         return (SUCCESS,)
 
@@ -292,9 +316,13 @@ class FakeDriver:
 
     def cuMemFreeHost(self, pointer: int) -> tuple[Any, ...]:
         def work() -> None:
-            self._finish_all()
-            if self._context().pinned.pop(int(pointer), None) is None:
+            memory = self._context().pinned.get(int(pointer))
+            if memory is None:
                 raise DriverError("CUDA_ERROR_INVALID_VALUE")
+            if any(copy.uses(memory) for copy in self._copies_to_come()):
+                self.freed_in_use.append(memory.pointer)
+            self._finish_all()  # or this process would be the one that crashes
+            del self._context().pinned[memory.pointer]
 
         return self._answer("cuMemFreeHost", work, unsafe=True)
 
@@ -317,7 +345,10 @@ class FakeDriver:
         def work() -> None:
             queue, target = self._stream(stream), int(device)
             if self._is_pinned(host, bytes):
-                self._put(queue, lambda: _copy(self._range(target, bytes), host, bytes))
+                self._put(
+                    queue,
+                    _HostCopy(host, bytes, lambda: _copy(self._range(target, bytes), host, bytes)),
+                )
                 return
             if queue.capture is not None:
                 raise DriverError("CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED")
@@ -332,7 +363,10 @@ class FakeDriver:
             pinned = self._is_pinned(host, bytes)
             if queue.capture is not None and not pinned:
                 raise DriverError("CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED")
-            self._put(queue, lambda: _copy(host, self._range(source, bytes), bytes))
+            self._put(
+                queue,
+                _HostCopy(host, bytes, lambda: _copy(host, self._range(source, bytes), bytes)),
+            )
             if not pinned:
                 self._run(queue)
 
@@ -592,6 +626,10 @@ class FakeDriver:
                 return context
         raise DriverError("CUDA_ERROR_INVALID_CONTEXT")
 
+    def _new_context(self, index: int, users: int = 0) -> _Context:
+        """One whose handle none had before: handles of old ones are of no use."""
+        return _Context(0xC0000 + self._handle(), self.gpus[index].memory, users)
+
     def _end(self, index: int) -> None:
         context = self._contexts.pop(index)
         if context.lost is None:
@@ -654,6 +692,11 @@ class FakeDriver:
         for thing in list(context.things.values()) + list(context.default_streams.values()):
             if isinstance(thing, _Stream):
                 self._run(thing)
+
+    def _copies_to_come(self) -> list[_HostCopy]:
+        things = self._context().things.values()
+        queues = [thing.queue for thing in things if isinstance(thing, _Stream)]
+        return [work for queue in queues for work in queue if isinstance(work, _HostCopy)]
 
     def _guarded(self, work: Work) -> None:
         """Do work of the device; what fails there is lost with the context."""
@@ -721,6 +764,24 @@ class _Memory:
     def is_intact(self) -> bool:
         before, behind = self._all[: self._start], self._all[self._start + self.size :]
         return bool((before == _GUARD).all() and (behind == _GUARD).all())
+
+
+@dataclass
+class _HostCopy:
+    """A copy from or to the host, when its time has come."""
+
+    pointer: int
+    size: int
+    work: Work
+
+    def __call__(self) -> None:
+        self.work()
+
+    def uses(self, memory: _Memory) -> bool:
+        return (
+            self.pointer < memory.pointer + memory.size
+            and memory.pointer < self.pointer + self.size
+        )
 
 
 @dataclass

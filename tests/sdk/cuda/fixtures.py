@@ -89,6 +89,7 @@ def install_driver(
     yield install
     for fake in installed:
         assert not fake.overruns, "something was written beyond its memory"
+        assert not fake.freed_in_use, "memory of the host was freed while it was copied"
 
 
 @pytest.fixture

@@ -75,11 +75,12 @@ def test_every_thread_may_call_and_keeps_its_own_context(fake_driver: FakeDriver
 
 def test_a_context_of_the_caller_is_current_again_afterwards(fake_driver: FakeDriver) -> None:
     with open_device() as device:
-        fake_driver.cuCtxPushCurrent(0x77)
+        own = fake_driver.other_context()
+        fake_driver.cuCtxPushCurrent(own)
         device.free_memory()
         with device.current():
-            assert int(fake_driver.cuCtxGetCurrent()[1]) != 0x77
-        assert int(fake_driver.cuCtxGetCurrent()[1]) == 0x77
+            assert int(fake_driver.cuCtxGetCurrent()[1]) != own
+        assert int(fake_driver.cuCtxGetCurrent()[1]) == own
         fake_driver.cuCtxPopCurrent()
 
 
