@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping
 from contextlib import ExitStack
 from threading import Lock
@@ -11,6 +10,7 @@ from typing import Any
 from talksplat.backends.compiled_kernels import CompiledKernels
 from talksplat.cuda import Device, DeviceArray, DeviceBuffer, Held, Stream
 from talksplat.engines.flavours import Flavour
+from talksplat.engines.log import EngineLog
 from talksplat.errors import BackendError
 
 _DTYPES = {
@@ -22,42 +22,6 @@ _DTYPES = {
     "BOOL": "bool",
     "UINT8": "uint8",
 }
-
-_KEPT_LINES = 8
-
-
-class EngineLog:
-    """What TensorRT says of one graph: errors are kept until something is refused for them.
-
-    TensorRT answers None or False where it refuses and logs why, from threads of its own too.
-    """
-
-    def __init__(self, flavour: Flavour) -> None:
-        lines: deque[str] = deque(maxlen=_KEPT_LINES)
-        trt: Any = flavour.module
-        kept = (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR)
-
-        class Logger(trt.ILogger):  # type: ignore[misc]
-            def __init__(self) -> None:
-                trt.ILogger.__init__(self)
-
-            def log(self, severity: Any, msg: str) -> None:
-                if severity in kept:
-                    lines.append(msg.strip())
-
-        self.logger: Any = Logger()
-        self._lines = lines
-
-    def clear(self) -> None:
-        """Forget what was said."""
-        self._lines.clear()
-
-    def take(self) -> str:
-        """What was said since it was last asked for or cleared; the newest lines, if it was much.
-        What follows is of something else."""
-        said = "; ".join(list(self._lines))
-        self._lines.clear()
-        return said
 
 
 class TensorRtGraph:
