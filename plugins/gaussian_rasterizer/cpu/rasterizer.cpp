@@ -16,7 +16,7 @@ namespace {
 constexpr int64_t kProjectionChunk = 1024;
 constexpr uint32_t kNoSlot = UINT32_MAX;
 
-const Kernels* chosen = nullptr;
+std::atomic<const Kernels*> chosen{nullptr};
 
 const Kernels& best_kernels() {
   for (const char* name : {"avx512", "avx2"}) {
@@ -235,8 +235,14 @@ const Kernels* find_kernels(const char* name) {
 }
 
 const Kernels& kernels() {
-  if (chosen == nullptr) chosen = &best_kernels();
-  return *chosen;
+  const Kernels* found = chosen.load(std::memory_order_relaxed);
+  if (found == nullptr) {
+    found = &best_kernels();
+    // Unless somebody has just chosen others.
+    const Kernels* none = nullptr;
+    if (!chosen.compare_exchange_strong(none, found)) found = none;
+  }
+  return *found;
 }
 
 void choose_kernels(const Kernels& kernels) { chosen = &kernels; }
