@@ -15,22 +15,40 @@ struct Camera {
   float min_x, max_x, min_y, max_y;
 };
 
+// Of A, the upper left 3x3 of `viewmat` [4,4].
+TALKSPLAT_HOST_DEVICE double cofactor(const float* viewmat, int row, int column) {
+  const auto a = [viewmat](int i, int j) -> double { return viewmat[4 * (i % 3) + j % 3]; };
+  // Row + 1 and row + 2 modulo 3 give a cofactor with its sign.
+  return a(row + 1, column + 1) * a(row + 2, column + 2) -
+         a(row + 1, column + 2) * a(row + 2, column + 1);
+}
+
+TALKSPLAT_HOST_DEVICE double determinant_of(const float* viewmat) {
+  return viewmat[0] * cofactor(viewmat, 0, 0) + viewmat[1] * cofactor(viewmat, 0, 1) +
+         viewmat[2] * cofactor(viewmat, 0, 2);
+}
+
+// Whether A is singular, or so nearly that its inverse says nothing: its determinant against that
+// of orthogonal rows of the same lengths.
+TALKSPLAT_HOST_DEVICE bool is_singular(const float* viewmat) {
+  double lengths = 1.0;
+  for (int row = 0; row < 3; ++row) {
+    double square = 0.0;
+    for (int column = 0; column < 3; ++column) {
+      square += static_cast<double>(viewmat[4 * row + column]) * viewmat[4 * row + column];
+    }
+    lengths *= sqrt(square);
+  }
+  return !(fabs(determinant_of(viewmat)) > 1e-9 * lengths);
+}
+
 // Where `viewmat` [4,4] puts the camera in the world: -A^-1 t. A may carry a scale, so its
 // transpose will not do. Not finite where A is singular.
 TALKSPLAT_HOST_DEVICE void camera_position(const float* viewmat, float position[3]) {
-  const auto a = [viewmat](int row, int column) -> double {
-    return viewmat[4 * (row % 3) + column % 3];
-  };
-  // Row + 1 and row + 2 modulo 3 give a cofactor with its sign.
-  const auto cofactor = [a](int row, int column) {
-    return a(row + 1, column + 1) * a(row + 2, column + 2) -
-           a(row + 1, column + 2) * a(row + 2, column + 1);
-  };
-  const double determinant =
-      a(0, 0) * cofactor(0, 0) + a(0, 1) * cofactor(0, 1) + a(0, 2) * cofactor(0, 2);
+  const double determinant = determinant_of(viewmat);
   for (int axis = 0; axis < 3; ++axis) {
     double sum = 0.0;
-    for (int row = 0; row < 3; ++row) sum -= cofactor(row, axis) * viewmat[4 * row + 3];
+    for (int row = 0; row < 3; ++row) sum -= cofactor(viewmat, row, axis) * viewmat[4 * row + 3];
     position[axis] = static_cast<float>(sum / determinant);
   }
 }

@@ -1,43 +1,9 @@
 #include "operator.h"
 
-#include <cmath>
-#include <cstdio>
-#include <limits>
-#include <stdexcept>
-
+#include "bounds.h"
 #include "names.h"
 
 namespace talksplat::op {
-namespace {
-
-constexpr int kMaxSide = 32768;
-constexpr int kMaxShDegree = 3;
-constexpr int64_t kMaxAxis = std::numeric_limits<int32_t>::max();
-
-[[noreturn]] void refuse(const std::string& what, const std::string& expected,
-                         const std::string& found) {
-  throw std::invalid_argument(what + ": expected " + expected + ", found " + found);
-}
-
-int64_t within(const std::string& what, int64_t value, int64_t low, int64_t high) {
-  if (value < low || value > high) {
-    refuse(what, std::to_string(low) + " to " + std::to_string(high), std::to_string(value));
-  }
-  return value;
-}
-
-std::string short_number(double value) {
-  char text[32];
-  std::snprintf(text, sizeof(text), "%g", value);
-  return text;
-}
-
-float at_least(const char* what, float value, float low) {
-  if (!(value >= low)) refuse(what, "at least " + short_number(low), short_number(value));
-  return value;
-}
-
-}  // namespace
 
 Settings settings_of(const Attributes& attributes) {
   Settings settings;
@@ -49,14 +15,16 @@ Settings settings_of(const Attributes& attributes) {
   }
   settings.sh_degree =
       static_cast<int>(within("sh_degree", attributes.sh_degree, -1, kMaxShDegree));
-  settings.rules.near_plane = at_least("near_plane", attributes.near_plane, 1e-9f);
-  settings.rules.far_plane = std::fmin(at_least("far_plane", attributes.far_plane, 0.0f), 3e38f);
-  settings.rules.radius_clip = at_least("radius_clip", attributes.radius_clip, 0.0f);
-  settings.rules.low_pass = at_least("eps2d", attributes.eps2d, 0.0f);
-  settings.rules.antialiased = antialiased_named(attributes.rasterize_mode);
-  settings.rules.dialect = dialect_named(attributes.dialect);
+  Rules rules;
+  rules.near_plane = attributes.near_plane;
+  rules.far_plane = attributes.far_plane;
+  rules.radius_clip = attributes.radius_clip;
+  rules.low_pass = attributes.eps2d;
+  rules.antialiased = antialiased_named(attributes.rasterize_mode);
+  rules.dialect = dialect_named(attributes.dialect);
+  settings.rules = checked(rules);
   settings.render_mode = render_mode_named(attributes.render_mode);
-  settings.tile_entries = within("tile_entries", attributes.tile_entries, 0, kMaxAxis);
+  settings.tile_entries = within("tile_entries", attributes.tile_entries, 0, kMaxTileEntries);
   return settings;
 }
 
@@ -79,7 +47,7 @@ Sizes sizes_of(const Settings& settings, const std::array<Shape, kInputs>& shape
   Sizes sizes;
   const Shape& means = shapes[kMeans];
   if (means.size() != 2 || means[1] != 3) refuse_shape(kMeans, "[N, 3]");
-  const int64_t count = within("N of means", means[0], 0, kMaxAxis);
+  const int64_t count = within("N of means", means[0], 0, kMaxGaussians);
   sizes.gaussians = count;
   expect(kQuats, {count, 4});
   expect(kScales, {count, 3});
@@ -89,7 +57,7 @@ Sizes sizes_of(const Settings& settings, const std::array<Shape, kInputs>& shape
   if (viewmats.size() != 3 || viewmats[1] != 4 || viewmats[2] != 4) {
     refuse_shape(kViewmats, "[C, 4, 4]");
   }
-  const int64_t cameras = within("C of viewmats", viewmats[0], 0, kMaxAxis);
+  const int64_t cameras = within("C of viewmats", viewmats[0], 1, kMaxCameras);
   sizes.cameras = static_cast<int>(cameras);
   expect(kKs, {cameras, 3, 3});
 
@@ -97,7 +65,7 @@ Sizes sizes_of(const Settings& settings, const std::array<Shape, kInputs>& shape
   const std::string gaussians = std::to_string(count);
   if (settings.sh_degree < 0) {
     if (colors.size() != 2 || colors[0] != count) refuse_shape(kColors, "[" + gaussians + ", D]");
-    sizes.channels = static_cast<int>(within("D of colors", colors[1], 1, kMaxAxis));
+    sizes.channels = static_cast<int>(within("D of colors", colors[1], 1, kMaxChannels));
   } else {
     if (colors.size() != 3 || colors[0] != count || colors[2] != 3) {
       refuse_shape(kColors, "[" + gaussians + ", K, 3]");
@@ -105,7 +73,7 @@ Sizes sizes_of(const Settings& settings, const std::array<Shape, kInputs>& shape
     const int bases = (settings.sh_degree + 1) * (settings.sh_degree + 1);
     sizes.sh_bases =
         static_cast<int>(within("K of colors for sh_degree " + std::to_string(settings.sh_degree),
-                                colors[1], bases, kMaxAxis));
+                                colors[1], bases, kMaxChannels));
     sizes.channels = 3;
   }
 

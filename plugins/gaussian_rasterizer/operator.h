@@ -92,8 +92,7 @@ struct Sizes {
 
   // X: channels of the colors that come out.
   int blended(const Settings& settings) const {
-    return (has_colors(settings.render_mode) ? channels : 0) +
-           (has_depth(settings.render_mode) ? 1 : 0);
+    return blended_channels(settings.render_mode, channels);
   }
 
   bool operator==(const Sizes&) const = default;

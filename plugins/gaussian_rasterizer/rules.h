@@ -21,6 +21,11 @@ TALKSPLAT_HOST_DEVICE constexpr bool has_expected_depth(RenderMode mode) {
   return mode == RenderMode::kED || mode == RenderMode::kRGBED;
 }
 
+// `colors` and the depth after them, as far as they are blended.
+TALKSPLAT_HOST_DEVICE constexpr int blended_channels(RenderMode mode, int colors) {
+  return (has_colors(mode) ? colors : 0) + (has_depth(mode) ? 1 : 0);
+}
+
 // Bits of the inputs that held a NaN or an infinity.
 enum BadInput : uint32_t {
   kBadMeans = 1,

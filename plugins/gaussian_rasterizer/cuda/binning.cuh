@@ -7,7 +7,6 @@
 namespace talksplat::cuda {
 namespace {
 
-constexpr int kScanThreads = 1024;
 constexpr int kScanWarps = kScanThreads / static_cast<int>(kWarp);
 
 // Sum of the values of the block's threads before this one; `total` is that of all. Every thread of

@@ -84,6 +84,11 @@ struct FrameArguments {
 static_assert(sizeof(FrameArguments) == 232);
 
 inline constexpr int kChannelsAPass = 32;  // more are blended in several passes over the alphas
+
+// Threads of a block.
+inline constexpr int kThreads = 256;  // where blocks have no meaning
+inline constexpr int kScanThreads = 1024;
+inline constexpr uint32_t kSortThreads = 256;
 inline constexpr int kBlendThreads = kTileSize * kTileSize;
 
 }  // namespace talksplat::cuda

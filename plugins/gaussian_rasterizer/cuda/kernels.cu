@@ -15,7 +15,10 @@ __device__ __forceinline__ uint32_t check_camera(const FrameArguments& frame, co
                                                  const float* K, const Camera& camera) {
   uint32_t bad = 0;
   if (zero_if_finite<16>(viewmat) != 0.0f) bad |= kBadViewmats;
-  if (frame.sh_degree >= 0 && zero_if_finite<3>(camera.position) != 0.0f) bad |= kBadViewmats;
+  if (frame.sh_degree >= 0 &&
+      (talksplat::is_singular(viewmat) || zero_if_finite<3>(camera.position) != 0.0f)) {
+    bad |= kBadViewmats;
+  }
   if (zero_if_finite<9>(K) != 0.0f || !(K[0] > 0.0f) || !(K[4] > 0.0f)) bad |= kBadKs;
   return bad;
 }
@@ -26,7 +29,8 @@ __device__ __forceinline__ uint32_t check_camera(const FrameArguments& frame, co
 using namespace talksplat::cuda;
 
 // Clears what is counted, and reads the cameras.
-extern "C" __global__ void __launch_bounds__(256) talksplat_prepare(const FrameArguments frame) {
+extern "C" __global__ void __launch_bounds__(kThreads)
+    talksplat_prepare(const FrameArguments frame) {
   const int view = blockIdx.y, tile = blockIdx.x * blockDim.x + threadIdx.x;
   const int tiles = tiles_of(frame);
   if (tile < tiles) frame.tile_cursors[static_cast<int64_t>(view) * tiles + tile] = 0;
@@ -43,7 +47,8 @@ extern "C" __global__ void __launch_bounds__(256) talksplat_prepare(const FrameA
   frame.status[kStatusUnused] = 0;
 }
 
-extern "C" __global__ void __launch_bounds__(256) talksplat_project(const FrameArguments frame) {
+extern "C" __global__ void __launch_bounds__(kThreads)
+    talksplat_project(const FrameArguments frame) {
   project_gaussian(frame);
 }
 
@@ -52,7 +57,8 @@ extern "C" __global__ void __launch_bounds__(kScanThreads)
   scan_tiles(frame);
 }
 
-extern "C" __global__ void __launch_bounds__(256) talksplat_scatter(const FrameArguments frame) {
+extern "C" __global__ void __launch_bounds__(kThreads)
+    talksplat_scatter(const FrameArguments frame) {
   scatter_gaussian(frame);
 }
 

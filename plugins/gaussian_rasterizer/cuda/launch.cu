@@ -29,6 +29,17 @@ const void* kernel_named(const char* name) {
 
 }  // namespace
 
+cudaError_t load_kernels(const Plan& plan) {
+  for (const Launch& launch : plan.launches) {
+    const void* kernel = kernel_named(launch.kernel);
+    if (kernel == nullptr) return cudaErrorInvalidDeviceFunction;
+    cudaFuncAttributes unused;
+    const cudaError_t error = cudaFuncGetAttributes(&unused, kernel);
+    if (error != cudaSuccess) return error;
+  }
+  return cudaSuccess;
+}
+
 cudaError_t enqueue(const Plan& plan, const FrameArguments& arguments, cudaStream_t stream) {
   void* all_arguments[] = {const_cast<FrameArguments*>(&arguments)};
   for (const Launch& launch : plan.launches) {

@@ -8,6 +8,10 @@
 
 namespace talksplat::cuda {
 
+// Brings the kernels of a plan to the current device. CUDA loads a kernel when it is first asked
+// for, which must not happen while a stream is under capture.
+cudaError_t load_kernels(const Plan&);
+
 // Puts a frame on a stream: launches only, so that the stream may be under capture. An error is
 // that of the launch; what the frame itself ran into is in its status.
 cudaError_t enqueue(const Plan&, const FrameArguments&, cudaStream_t);

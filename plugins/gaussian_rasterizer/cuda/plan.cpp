@@ -2,39 +2,25 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
-#include <stdexcept>
 #include <string>
+
+#include "../bounds.h"
 
 namespace talksplat::cuda {
 namespace {
 
-constexpr unsigned kThreads = 256;
-constexpr int kMaxSide = 32768, kMaxCameras = 65535, kMaxChannels = 1 << 20, kMaxShDegree = 3;
-constexpr int64_t kMaxCount = std::numeric_limits<int32_t>::max();
-
-void check(const char* name, int64_t value, int64_t least, int64_t most) {
-  if (least <= value && value <= most) return;
-  throw std::invalid_argument(std::string(name) + ": expected " + std::to_string(least) + " to " +
-                              std::to_string(most) + ", found " + std::to_string(value));
-}
-
 void check(const Problem& problem) {
-  check("gaussians", problem.gaussians, 0, kMaxCount);
-  check("cameras", problem.cameras, 1, kMaxCameras);
-  check("width", problem.width, 1, kMaxSide);
-  check("height", problem.height, 1, kMaxSide);
-  check("tile_entries", problem.tile_entries, 0, kMaxCount);
-  check("sh_degree", problem.sh_degree, -1, kMaxShDegree);
-  if (has_colors(problem.render_mode)) check("channels", problem.channels, 1, kMaxChannels);
+  within("gaussians", problem.gaussians, 0, kMaxGaussians);
+  within("cameras", problem.cameras, 1, kMaxCameras);
+  within("width", problem.width, 1, kMaxSide);
+  within("height", problem.height, 1, kMaxSide);
+  within("tile_entries", problem.tile_entries, 0, kMaxTileEntries);
+  within("sh_degree", problem.sh_degree, -1, kMaxShDegree);
+  if (has_colors(problem.render_mode)) within("channels", problem.channels, 1, kMaxChannels);
   if (has_colors(problem.render_mode) && problem.sh_degree >= 0) {
-    check("channels of spherical harmonics", problem.channels, 3, 3);
+    within("channels of spherical harmonics", problem.channels, 3, 3);
     const int degree = problem.sh_degree;
-    check("sh_bases", problem.sh_bases, (degree + 1) * (degree + 1), kMaxChannels);
-  }
-  if (!(problem.rules.near_plane > 0.0f)) {
-    throw std::invalid_argument("near_plane: expected a positive number, found " +
-                                std::to_string(problem.rules.near_plane));
+    within("sh_bases", problem.sh_bases, (degree + 1) * (degree + 1), kMaxChannels);
   }
 }
 
@@ -62,8 +48,7 @@ class Layout {
 
 FrameArguments arguments_of(const Problem& problem) {
   FrameArguments out = {};
-  out.rules = problem.rules;
-  out.rules.far_plane = std::min(out.rules.far_plane, 3e38f);  // an infinite depth is beyond it
+  out.rules = checked(problem.rules);
   out.max_alpha = out.rules.max_alpha();
   // Stopping below 1e-4 is stopping at or below the number before it.
   out.last_transmittance =
@@ -112,7 +97,7 @@ int64_t tile_entries(const Problem& problem) {
   const int64_t tiles = divide_up(problem.width, kTileSize) * divide_up(problem.height, kTileSize);
   // No more than every Gaussian in every tile.
   const int64_t most =
-      problem.gaussians > kMaxCount / tiles ? kMaxCount : problem.gaussians * tiles;
+      problem.gaussians > kMaxTileEntries / tiles ? kMaxTileEntries : problem.gaussians * tiles;
   // Small Gaussians meet few tiles; each tile is met by some. Heads of 5,000 to 176,000 Gaussians,
   // on 512 and 1024 pixels, near and far, need less than a third of this (test_plan.py).
   const int64_t usual = 16 * problem.gaussians + 256 * tiles;
@@ -120,8 +105,7 @@ int64_t tile_entries(const Problem& problem) {
 }
 
 int output_channels(const Problem& problem) {
-  return (has_colors(problem.render_mode) ? problem.channels : 0) +
-         (has_depth(problem.render_mode) ? 1 : 0);
+  return blended_channels(problem.render_mode, problem.channels);
 }
 
 Plan make_plan(const Problem& problem) {
@@ -141,9 +125,9 @@ Plan make_plan(const Problem& problem) {
   plan.launches = {
       {"talksplat_prepare", {by_tile, cameras, 1}, {kThreads, 1, 1}, 0},
       {"talksplat_project", {by_gaussian, cameras, 1}, {kThreads, 1, 1}, 0},
-      {"talksplat_scan", {cameras, 1, 1}, {1024, 1, 1}, 0},
+      {"talksplat_scan", {cameras, 1, 1}, {kScanThreads, 1, 1}, 0},
       {"talksplat_scatter", {by_gaussian, cameras, 1}, {kThreads, 1, 1}, 0},
-      {"talksplat_sort", {tiles, cameras, 1}, {kThreads, 1, 1}, 0},
+      {"talksplat_sort", {tiles, cameras, 1}, {kSortThreads, 1, 1}, 0},
       {blend_kernel(frame.channels), {tiles, cameras, passes}, {kBlendThreads, 1, 1}, 0},
   };
   return plan;

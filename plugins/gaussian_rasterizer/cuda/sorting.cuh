@@ -8,7 +8,6 @@
 namespace talksplat::cuda {
 namespace {
 
-constexpr uint32_t kSortThreads = 256;
 constexpr uint32_t kSortRoom = 2048;  // keys in shared memory; longer lists are merged in global
 
 // Which two places a comparator looks at: it is one of `half` in a block of 2 * half places, half a

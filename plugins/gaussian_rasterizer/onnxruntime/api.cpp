@@ -13,15 +13,14 @@ class NodeAttributes {
   template <class T>
   void take(const char* name, T& value) const {
     if (read(name, value)) return;
-    // The API does not say whether an attribute is missing or of another type.
+    if (is_missing(name)) return;
     int32_t integer;
     float number;
     std::string text;
     const char* found = read(name, integer)  ? "an integer"
                         : read(name, number) ? "a float"
                         : read(name, text)   ? "a string"
-                                             : nullptr;
-    if (found == nullptr) return;
+                                             : "a list, a tensor or a graph";
     throw std::invalid_argument(std::string(name) + ": expected " + type_name(value) + ", found " +
                                 found);
   }
@@ -54,6 +53,27 @@ class NodeAttributes {
     check(api_, api_.KernelInfoGetAttribute_string(info_, name, text.data(), &size));
     value = text.substr(0, size - 1);
     return true;
+  }
+
+  // The API only says that there is no such attribute of the type that was asked for, in words:
+  // they are those for an attribute that no node has, but for the name.
+  bool is_missing(const std::string& name) const {
+    const std::string nowhere = "an attribute of no node";
+    std::string words = refusal(nowhere);
+    for (size_t at = 0; (at = words.find(nowhere, at)) != std::string::npos; at += name.size()) {
+      words.replace(at, nowhere.size(), name);
+    }
+    return refusal(name) == words;
+  }
+
+  // Why `name` cannot be read as an integer; empty if it can.
+  std::string refusal(const std::string& name) const {
+    int64_t unused = 0;
+    OrtStatus* status = api_.KernelInfoGetAttribute_int64(info_, name.c_str(), &unused);
+    if (status == nullptr) return "";
+    const std::string words = api_.GetErrorMessage(status);
+    api_.ReleaseStatus(status);
+    return words;
   }
 
   bool succeeded(OrtStatus* status) const {

@@ -12,7 +12,8 @@ namespace {
 // Channel-first [C,channels,H,W].
 ImageView view_of(const float* images, const op::Sizes& sizes, int camera, int channels) {
   const ptrdiff_t pixels = static_cast<ptrdiff_t>(sizes.width) * sizes.height;
-  return {const_cast<float*>(images) + camera * channels * pixels, sizes.width, 1, pixels};
+  const ptrdiff_t first = static_cast<ptrdiff_t>(camera) * channels * pixels;
+  return {const_cast<float*>(images) + first, sizes.width, 1, pixels};
 }
 
 ImageView background_of(const float* backgrounds, const op::Sizes& sizes, int camera) {
@@ -38,22 +39,6 @@ int64_t count_not_finite(const float* values, int64_t count) {
              std::to_string(count) + " of " + std::to_string(size) + " values)";
   }
   refuse("Gaussians must be finite; found NaN or infinity in " + found);
-}
-
-bool is_singular(const float* viewmat) {
-  double axes[3][3], lengths = 1.0;
-  for (int row = 0; row < 3; ++row) {
-    double square = 0.0;
-    for (int column = 0; column < 3; ++column) {
-      axes[row][column] = viewmat[4 * row + column];
-      square += axes[row][column] * axes[row][column];
-    }
-    lengths *= std::sqrt(square);
-  }
-  const double determinant = axes[0][0] * (axes[1][1] * axes[2][2] - axes[1][2] * axes[2][1]) -
-                             axes[0][1] * (axes[1][0] * axes[2][2] - axes[1][2] * axes[2][0]) +
-                             axes[0][2] * (axes[1][0] * axes[2][1] - axes[1][1] * axes[2][0]);
-  return !(std::abs(determinant) > 1e-9 * lengths);
 }
 
 void check_cameras(const op::Settings& settings, int cameras, const float* viewmats,

@@ -1,6 +1,10 @@
 #include "cuda_kernel.h"
 
+#include <algorithm>
+#include <array>
+
 #include "../cuda/launch.h"
+#include "../cuda/operator_frame.h"
 
 namespace talksplat::onnxruntime {
 namespace {
@@ -29,23 +33,15 @@ void CudaKernel::compute(OrtKernelContext* context) {
   void* stream = nullptr;
   onnxruntime::check(api_, api_.KernelContext_GetGPUComputeStream(context, &stream));
 
-  cuda::Tensors tensors;
-  tensors.means = inputs.data[op::kMeans];
-  tensors.quats = inputs.data[op::kQuats];
-  tensors.scales = inputs.data[op::kScales];
-  tensors.opacities = inputs.data[op::kOpacities];
-  tensors.colors = inputs.data[op::kColors];
-  tensors.viewmats = inputs.data[op::kViewmats];
-  tensors.Ks = inputs.data[op::kKs];
-  tensors.backgrounds = inputs.data[op::kBackgrounds];
-  tensors.out_colors = outputs.colors;
-  tensors.out_alphas = outputs.alphas;
-  tensors.status = outputs.status;
+  std::array<const void*, op::kInputs> read;
+  std::copy(inputs.data.begin(), inputs.data.end(), read.begin());
+  void* const written[op::kOutputs] = {outputs.colors, outputs.alphas, outputs.status};
 
   // The launches of one frame must not be mixed with those of another on the same stream.
   const std::lock_guard lock(mutex_);
   Lane& lane = lanes_[stream];
   prepare(lane, sizes);
+  const cuda::Tensors tensors = cuda::tensors_of(read.data(), written);
   check(cuda::enqueue(lane.plan, cuda::make_arguments(lane.problem, tensors, lane.workspace),
                       static_cast<cudaStream_t>(stream)),
         "launch a kernel");
@@ -53,19 +49,9 @@ void CudaKernel::compute(OrtKernelContext* context) {
 
 void CudaKernel::prepare(Lane& lane, const op::Sizes& sizes) {
   if (!lane.plan.launches.empty() && lane.sizes == sizes) return;
-  cuda::Problem problem;
-  problem.gaussians = sizes.gaussians;
-  problem.cameras = sizes.cameras;
-  problem.channels = sizes.channels;
-  problem.width = sizes.width;
-  problem.height = sizes.height;
-  problem.sh_degree = settings_.sh_degree;
-  problem.sh_bases = sizes.sh_bases;
-  problem.one_background = sizes.one_background;
-  problem.render_mode = settings_.render_mode;
-  problem.rules = settings_.rules;
-  problem.tile_entries = settings_.tile_entries;
+  const cuda::Problem problem = cuda::problem_of(settings_, sizes, /*half_colors=*/false);
   cuda::Plan plan = cuda::make_plan(problem);
+  check(cuda::load_kernels(plan), "load its kernels");
   if (plan.workspace_bytes > lane.bytes) {
     check(cudaFree(lane.workspace), "free its workspace");
     lane.workspace = nullptr;

@@ -6,7 +6,9 @@
 #include <stdexcept>
 #include <utility>
 
+#include "../bounds.h"
 #include "../cuda/launch.h"
+#include "../cuda/operator_frame.h"
 #include "plugin_fields.h"
 #include "reporting.h"
 
@@ -55,17 +57,34 @@ void take_largest(Shapes& shapes, std::initializer_list<Axis> axes) {
   }
 }
 
+std::string text_of(int32_t value) { return std::to_string(value); }
+std::string text_of(float value) { return number_text(value, 9); }  // no two floats are alike
+std::string text_of(const std::string& value) { return value; }
+
+// TensorRT promises no alignment of a workspace: there is room to begin where the plan's may.
+constexpr size_t kSlack = cuda::kWorkspaceAlignment - 1;
+
+void* aligned(void* workspace) {
+  const auto address = reinterpret_cast<uintptr_t>(workspace);
+  return reinterpret_cast<void*>((address + kSlack) / cuda::kWorkspaceAlignment *
+                                 cuda::kWorkspaceAlignment);
+}
+
+// 0, or a failure that is reported.
+int32_t result_of(cudaError_t error, const char* failure, nvinfer1::IErrorRecorder* recorder) {
+  if (error == cudaSuccess) return 0;
+  report(std::string(failure) + ": " + cudaGetErrorString(error) + " (" + cudaGetErrorName(error) +
+             ")",
+         recorder, nvinfer1::ErrorCode::kFAILED_EXECUTION);
+  return kFailed;
+}
+
 std::string describe(const op::Attributes& attributes) {
   std::string text = std::string(op::kDomain) + "::" + op::kName + " " + TALKSPLAT_VERSION;
   for (const op::Attribute& attribute : op::kAttributes) {
     std::visit(
-        [&]<class T>(T op::Attributes::* member) {
-          text += std::string(" ") + attribute.name + "=";
-          if constexpr (std::is_same_v<T, std::string>) {
-            text += attributes.*member;
-          } else {
-            text += std::to_string(attributes.*member);
-          }
+        [&](auto member) {
+          text += std::string(" ") + attribute.name + "=" + text_of(attributes.*member);
         },
         attribute.member);
   }
@@ -180,7 +199,7 @@ size_t Plugin::getWorkspaceSize(const nvinfer1::DynamicPluginTensorDesc* inputs,
                                 int32_t output_count) const noexcept {
   return reported(recorder_, size_t{0}, [&] {
     check_counts(input_count, output_count);
-    return cuda::make_plan(largest_problem(inputs)).workspace_bytes;
+    return cuda::make_plan(largest_problem(inputs)).workspace_bytes + kSlack;
   });
 }
 
@@ -197,8 +216,10 @@ int32_t Plugin::onShapeChange(const nvinfer1::PluginTensorDesc* inputs, int32_t 
     }
     prepared.problem = problem_of(shapes, inputs[op::kColors].type);
     prepared.plan = cuda::make_plan(prepared.problem);
-    prepared_ = std::move(prepared);
-    return 0;
+    const int32_t loaded =
+        result_of(cuda::load_kernels(prepared.plan), "the kernels could not be loaded", recorder_);
+    if (loaded == 0) prepared_ = std::move(prepared);
+    return loaded;
   });
 }
 
@@ -212,25 +233,10 @@ int32_t Plugin::enqueue(const nvinfer1::PluginTensorDesc* descriptions,
       throw std::logic_error(std::string(op::kInputNames[input]) +
                              ": the shape changed without a call of onShapeChange");
     }
-    cuda::Tensors tensors;
-    tensors.means = inputs[op::kMeans];
-    tensors.quats = inputs[op::kQuats];
-    tensors.scales = inputs[op::kScales];
-    tensors.opacities = inputs[op::kOpacities];
-    tensors.colors = inputs[op::kColors];
-    tensors.viewmats = inputs[op::kViewmats];
-    tensors.Ks = inputs[op::kKs];
-    tensors.backgrounds = inputs[op::kBackgrounds];
-    tensors.out_colors = outputs[op::kOutColors];
-    tensors.out_alphas = outputs[op::kOutAlphas];
-    tensors.status = outputs[op::kOutStatus];
-    const cudaError_t error = cuda::enqueue(
-        prepared_->plan, cuda::make_arguments(prepared_->problem, tensors, workspace), stream);
-    if (error == cudaSuccess) return 0;
-    report(std::string("a kernel could not be launched: ") + cudaGetErrorString(error) + " (" +
-               cudaGetErrorName(error) + ")",
-           recorder_, nvinfer1::ErrorCode::kFAILED_EXECUTION);
-    return kFailed;
+    const cuda::FrameArguments arguments = cuda::make_arguments(
+        prepared_->problem, cuda::tensors_of(inputs, outputs), aligned(workspace));
+    return result_of(cuda::enqueue(prepared_->plan, arguments, stream),
+                     "a kernel could not be launched", recorder_);
   });
 }
 
@@ -251,21 +257,7 @@ const nvinfer1::PluginFieldCollection* Plugin::getFieldsToSerialize() noexcept {
 }
 
 cuda::Problem Plugin::problem_of(const Shapes& shapes, DataType colors) const {
-  const op::Sizes sizes = op::sizes_of(settings_, shapes);
-  cuda::Problem problem;
-  problem.gaussians = sizes.gaussians;
-  problem.cameras = sizes.cameras;
-  problem.channels = sizes.channels;
-  problem.width = sizes.width;
-  problem.height = sizes.height;
-  problem.sh_degree = settings_.sh_degree;
-  problem.sh_bases = sizes.sh_bases;
-  problem.half_colors = colors == DataType::kHALF;
-  problem.one_background = sizes.one_background;
-  problem.render_mode = settings_.render_mode;
-  problem.rules = settings_.rules;
-  problem.tile_entries = settings_.tile_entries;
-  return problem;
+  return cuda::problem_of(settings_, op::sizes_of(settings_, shapes), colors == DataType::kHALF);
 }
 
 cuda::Problem Plugin::largest_problem(const nvinfer1::DynamicPluginTensorDesc* inputs) const {

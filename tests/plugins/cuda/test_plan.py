@@ -26,7 +26,7 @@ problems = st.fixed_dictionaries(
         "channels": st.integers(1, 200),
         "width": st.integers(1, 5000),
         "height": st.integers(1, 5000),
-        "tile_entries": st.just(0) | st.integers(1, 2**31 - 1),
+        "tile_entries": st.just(0) | st.integers(1, 2**31 - 2),
         "render_mode": st.sampled_from(["RGB", "D", "ED", "RGB+D", "RGB+ED"]),
     }
 )
@@ -125,8 +125,15 @@ def test_the_same_sizes_give_the_same_bytes_and_only_pointers_tell_frames_apart(
         ({"sh_degree": 4}, "sh_degree: expected -1 to 3"),
         ({"sh_degree": 2, "sh_bases": 8}, "sh_bases: expected 9 to"),
         ({"sh_degree": 0, "sh_bases": 1, "channels": 4}, "channels of spherical harmonics"),
-        ({"tile_entries": 2**31}, "tile_entries: expected 0 to 2147483647"),
-        ({"near_plane": 0.0}, "near_plane: expected a positive number"),
+        # As many as can be counted would leave no number for too many.
+        ({"tile_entries": 2**31 - 1}, "tile_entries: expected 0 to 2147483646"),
+        ({"near_plane": 0.0}, "near_plane: expected at least 1e-09, found 0"),
+        ({"near_plane": math.nan}, "near_plane: expected at least 1e-09, found -?nan"),
+        ({"far_plane": math.nan}, "far_plane: expected at least 0, found -?nan"),
+        ({"far_plane": -1.0}, "far_plane: expected at least 0, found -1"),
+        ({"radius_clip": math.nan}, "radius_clip: expected at least 0, found -?nan"),
+        ({"eps2d": -1.0}, "eps2d: expected at least 0, found -1"),
+        ({"eps2d": math.nan}, "eps2d: expected at least 0, found -?nan"),
         ({"dialect": "gsplat-2"}, "'gsplat', 'gsplat-1.5', 'inria'; found 'gsplat-2'"),
         ({"render_mode": "rgb"}, "render_mode: expected one of 'RGB'"),
         ({"rasterize_mode": "soft"}, "rasterize_mode: expected one of 'classic'"),
@@ -135,6 +142,11 @@ def test_the_same_sizes_give_the_same_bytes_and_only_pointers_tell_frames_apart(
 def test_sizes_that_no_kernel_can_take_are_refused(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         _native.gaussian_cuda_plan(**{"gaussians": 10, "width": 64, "height": 64, **wrong})
+
+
+def test_the_default_room_is_less_than_can_be_counted() -> None:
+    plan = _native.gaussian_cuda_plan(gaussians=2**31 - 1, width=32768, height=32768)
+    assert plan.tile_entries == 2**31 - 2
 
 
 @pytest.mark.parametrize("workspace", [0, WORKSPACE + 8])

@@ -18,6 +18,8 @@ from scenes import RULE_SETS, SCENES, cloud, truth
 from tests.plugins.cuda.frames import Frame, draw, on_the_cpu
 from tests.plugins.cuda.host.library import HostLibrary
 
+from talksplat.errors import InputError
+
 # The operator's colours are the same for every camera.
 NAMES = [
     name
@@ -212,6 +214,12 @@ def test_cameras_that_are_none_are_named(host_library: HostLibrary) -> None:
     singular = scene.viewmats.copy()
     singular[0, :3, 0] = 0
     assert draw(host_library, replace(scene, viewmats=singular)).status[0] == BITS["viewmats"]
+    # And as the CPU's: nearly flat, with a position that is finite and means nothing.
+    flat = scene.viewmats.copy()
+    flat[0, :3, :3] = [[1, 0, 0], [0, 1, 0], [1, 1, 1e-10]]
+    assert draw(host_library, replace(scene, viewmats=flat)).status[0] == BITS["viewmats"]
+    with pytest.raises(InputError, match="found a singular one"):
+        on_the_cpu(replace(scene, viewmats=flat), "gsplat", "classic")
 
 
 @pytest.mark.parametrize("name", ["cloud", "five channels", "32 channels", "SH degree 3"])
