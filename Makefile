@@ -9,9 +9,15 @@ TORCH ?= torch==2.13.0
 CHECKPOINT := samples/avatars/ada.pt
 SPEECH := samples/speech/hello.wav
 
-# Of ONNX Runtime, for its custom operator; without them talksplat is built without it.
+# Of ONNX Runtime, for its custom operator; without them talksplat is built without it. Downloaded
+# unless ONNXRUNTIME_INCLUDE_DIR or ONNXRUNTIME_ROOT say where others are.
 HEADERS := $(CURDIR)/build/onnxruntime
+ifndef ONNXRUNTIME_ROOT
 export ONNXRUNTIME_INCLUDE_DIR ?= $(HEADERS)
+endif
+ifeq ($(ONNXRUNTIME_INCLUDE_DIR),$(HEADERS))
+DOWNLOADED := $(HEADERS)/onnxruntime_c_api.h
+endif
 
 .PHONY: demo test check native format clean
 
@@ -36,7 +42,7 @@ format: $(VENV)/.installed-dev
 	$(BIN)/clang-format -i $$(git ls-files '*.h' '*.cpp' '*.cu' '*.cuh')
 
 # For work on the C++: build in place, next to the Python sources.
-native: | $(ONNXRUNTIME_INCLUDE_DIR)/onnxruntime_c_api.h
+native: | $(DOWNLOADED)
 	cmake -S . -B build/dev -G Ninja -DPython_EXECUTABLE=$$(command -v $(PYTHON))
 	cmake --build build/dev
 	cmake --install build/dev --prefix sdk
@@ -51,7 +57,7 @@ $(HEADERS)/onnxruntime_c_api.h:
 # Everything that makes the installed package what it is.
 SOURCES := pyproject.toml CMakeLists.txt $(shell git ls-files plugins sdk export)
 
-$(VENV)/.installed: $(VENV)/bin/python $(SOURCES) | $(ONNXRUNTIME_INCLUDE_DIR)/onnxruntime_c_api.h
+$(VENV)/.installed: $(VENV)/bin/python $(SOURCES) | $(DOWNLOADED)
 	$(BIN)/pip install --quiet "$(TORCH)"
 	$(BIN)/pip install --quiet ".[export]"
 	touch $@
