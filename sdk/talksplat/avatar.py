@@ -60,6 +60,7 @@ class Avatar(Closing):
         self.bundle = bundle
         self.backend = choice.backend.name
         self.backend_reason = choice.reason
+        self.passed_over = choice.passed_over
         self.threads = threads
         self._backend = choice.backend
         self._lock = RLock()
@@ -246,7 +247,8 @@ def load(
         BundleError: missing, damaged, unsafe or from a newer schema.
         BackendError: the backend is unknown or cannot be used here.
         DeviceLostError: the GPU was lost, and what used it is not closed yet.
-        InputError: ``threads`` is less than 1, or there is no such precision.
+        InputError: ``threads`` is less than 1, there is no such precision, or an environment
+            variable is wrong.
         OutputError: an engine cannot be kept.
     """
     if threads is not None and threads < 1:

@@ -12,7 +12,7 @@ from typing import Literal
 
 from talksplat.backends import BACKENDS, Options, default_threads, open_backend
 from talksplat.cuda_version import cuda_version_text
-from talksplat.errors import TalksplatError
+from talksplat.errors import BackendError, TalksplatError
 from talksplat.installation import REQUIREMENTS
 
 
@@ -45,15 +45,21 @@ def examine() -> Iterator[Check]:
 
 
 def _optional(name: str, examine_part: Callable[[], str], told: set[str]) -> Check:
-    """Something that may be missing; the fix is what its error says, unless it was told before."""
+    """Something that may be missing; the fix is what its error says, unless it was told before.
+
+    What the user got wrong is broken: avatars are not loaded before it is put right.
+    """
+    status: Literal["absent", "broken"]
     try:
         return Check(name, "ok", examine_part())
+    except BackendError as error:
+        status, reason = "absent", str(error)
     except TalksplatError as error:
-        reason = str(error)
+        status, reason = "broken", str(error)
     if reason in told:
-        return Check(name, "absent", "cannot be used, as said above")
+        return Check(name, status, "cannot be used, as said above")
     told.add(reason)
-    return Check(name, "absent", "cannot be used", reason)
+    return Check(name, status, "cannot be used", reason)
 
 
 def _driver() -> str:

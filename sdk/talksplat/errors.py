@@ -31,6 +31,10 @@ class BackendError(TalksplatError):
     """A backend is not installed, does not match, or failed while running a graph."""
 
 
+class NoDriverError(BackendError):
+    """There is no NVIDIA driver, or nothing is installed that speaks to one."""
+
+
 class DeviceLostError(BackendError):
     """A GPU failed in the middle of work: what it held is gone. The process can go on.
 

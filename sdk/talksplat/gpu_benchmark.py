@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from talksplat.avatar import Avatar, load
-from talksplat.backends import FrameMemory, Precision, Progress
+from talksplat.backends import FrameMemory, PassedOver, Precision, Progress
 from talksplat.benchmark import Report, benchmark
 from talksplat.cuda import open_device
 from talksplat.cuda_version import cuda_version_text
@@ -64,6 +64,7 @@ class GpuReport:
             take time too.
         on_device: the same speech with frames left on the device.
         loads: what sessions at the same time waited for their frames.
+        passed_over: better backends that cannot be used, and why.
     """
 
     device: str
@@ -78,6 +79,7 @@ class GpuReport:
     stages_ms: dict[str, float]
     on_device: Report
     loads: list[SessionLoad] = field(default_factory=list)
+    passed_over: tuple[PassedOver, ...] = ()
 
     @property
     def most_sessions(self) -> int:
@@ -139,6 +141,7 @@ def benchmark_gpu(
         begin = time.perf_counter()
         with open_avatar() as avatar:
             load_seconds = time.perf_counter() - begin
+            passed_over = avatar.passed_over
             free.append(device.free_memory())
             begin = time.perf_counter()
             with avatar.session(features=features) as session:
@@ -169,6 +172,7 @@ def benchmark_gpu(
         stages_ms=stages,
         on_device=on_device,
         loads=loads,
+        passed_over=passed_over,
     )
 
 

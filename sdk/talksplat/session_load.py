@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,16 +105,13 @@ def measure_sessions(
         TalksplatError: whatever a session raises; the others are closed.
     """
     frames = max(1, round(seconds * MODEL_FPS))
-    sessions = [avatar.session(features=features) for _ in range(count)]
-    try:
+    with ExitStack() as opened:
+        sessions = [opened.enter_context(avatar.session(features=features)) for _ in range(count)]
         speakers = [_Speaker(session, pcm, frames) for session in sessions]
         start = time.perf_counter() + 0.1
         for number, speaker in enumerate(speakers):
             speaker.begin(start + number / count / MODEL_FPS)
         waits = np.concatenate([speaker.finish() for speaker in speakers])
-    finally:
-        for session in sessions:
-            session.close()
     p50, p95, p99 = (float(np.percentile(waits, percent)) for percent in (50, 95, 99))
     return SessionLoad(count, len(waits), p50, p95, p99, float(waits.max()))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -112,6 +113,25 @@ def test_what_a_session_raises_reaches_the_caller(
     with pytest.raises(InputError, match="the test's own"):
         measure_sessions(avatar, SPEECH, None, count=2, seconds=0.1)
     assert len(closed) == 2
+
+
+def test_sessions_are_closed_when_one_more_cannot_be_opened(
+    avatar: talksplat.Avatar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, closed = [], []
+    open_session, close = talksplat.Avatar.session, Session.close
+
+    def session(self: talksplat.Avatar, **options: Any) -> Session:
+        if len(opened) == 2:
+            raise BackendError("out of memory")
+        opened.append(open_session(self, **options))
+        return opened[-1]
+
+    monkeypatch.setattr(talksplat.Avatar, "session", session)
+    monkeypatch.setattr(Session, "close", lambda self: (closed.append(self), close(self)))
+    with pytest.raises(BackendError, match="out of memory"):
+        measure_sessions(avatar, SPEECH, None, count=3, seconds=0.1)
+    assert closed == opened[::-1]
 
 
 def test_in_time_is_within_the_frame() -> None:

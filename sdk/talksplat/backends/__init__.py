@@ -18,7 +18,7 @@ from talksplat.backends.base import (
     Runner,
 )
 from talksplat.backends.options import Options, Precision, Progress
-from talksplat.errors import BackendError
+from talksplat.errors import BackendError, DeviceLostError, NoDriverError
 
 __all__ = [
     "BACKENDS",
@@ -31,6 +31,7 @@ __all__ = [
     "FrameMemory",
     "FrameRunner",
     "Options",
+    "PassedOver",
     "Picture",
     "Precision",
     "Progress",
@@ -50,11 +51,33 @@ BACKENDS = {
 
 
 @dataclass(frozen=True)
+class PassedOver:
+    """Backends that cannot be used, for one and the same reason.
+
+    Attributes:
+        names: of the backends.
+        reason: what is missing or broken, and what to do.
+        expected: whether that is how it is on a machine without a GPU.
+    """
+
+    names: tuple[str, ...]
+    reason: str
+    expected: bool
+
+
+@dataclass(frozen=True)
 class Choice:
-    """A backend and the reason why it was chosen."""
+    """A backend and the reason why it was chosen.
+
+    Attributes:
+        backend: ready to load.
+        reason: why it was chosen, and why better ones were not.
+        passed_over: the better ones, by the reason why they cannot be used.
+    """
 
     backend: Backend
     reason: str
+    passed_over: tuple[PassedOver, ...] = ()
 
 
 def choose(
@@ -75,6 +98,8 @@ def choose(
 
     Raises:
         BackendError: unknown or not usable here; says what to do.
+        DeviceLostError: the GPU was lost, and what used it is not closed yet.
+        InputError: an environment variable is wrong.
     """
     options = Options(threads, precision, progress, stage_times)
     if name == "auto":
@@ -97,20 +122,26 @@ def open_backend(name: str, options: Options) -> Backend:
 
 
 def _best(options: Options) -> Choice:
-    unusable: dict[str, list[str]] = {}  # reason -> backends, which often share one
+    """The first that can be used; what the user got wrong, and a device that is lost, is no reason
+    to go on to another."""
+    unusable: dict[str, PassedOver] = {}  # by reason, which backends often share
     for name in BACKENDS:
         try:
             backend = open_backend(name, options)
+        except DeviceLostError:
+            raise
         except BackendError as error:
-            unusable.setdefault(str(error), []).append(name)
+            reason, expected = str(error), isinstance(error, NoDriverError)
+            others = unusable[reason].names if reason in unusable else ()
+            unusable[reason] = PassedOver((*others, name), reason, expected)
         else:
-            better = _reasons(unusable)
-            return Choice(backend, "best usable here" + (f"; {better}" if better else ""))
-    raise BackendError(f"No backend can be used here: {_reasons(unusable)}")
+            better = tuple(unusable.values())
+            return Choice(backend, "; ".join(["best usable here", *map(_told, better)]), better)
+    raise BackendError(f"No backend can be used here: {'; '.join(map(_told, unusable.values()))}")
 
 
-def _reasons(unusable: dict[str, list[str]]) -> str:
-    return "; ".join(f"not {', '.join(names)}: {reason}" for reason, names in unusable.items())
+def _told(passed: PassedOver) -> str:
+    return f"not {', '.join(passed.names)}: {passed.reason}"
 
 
 def default_threads() -> int:

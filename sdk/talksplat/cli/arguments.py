@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
 from talksplat.avatar import Avatar, load
-from talksplat.backends import BACKENDS, Precision
-from talksplat.cli.console import step_progress
+from talksplat.backends import BACKENDS, PassedOver, Precision
+from talksplat.cli.console import console, step_progress
 from talksplat.session import Session
 
 
@@ -146,13 +148,30 @@ def add_checkpoint_options(parser: argparse.ArgumentParser) -> None:
 def load_avatar(args: argparse.Namespace) -> Avatar:
     """The avatar that :func:`add_avatar` and :func:`add_runtime` ask for."""
     with step_progress() as progress:
-        return load(
+        avatar = load(
             args.avatar,
             backend=args.backend,
             threads=args.threads,
             precision=args.precision,
             progress=progress,
         )
+    note_passed_over(avatar.backend, avatar.passed_over)
+    return avatar
+
+
+def note_passed_over(backend: str, passed_over: Sequence[PassedOver]) -> None:
+    """Say in one line why better backends are not used, unless that is only for want of a GPU."""
+    reasons = [
+        f"not {', '.join(passed.names)} ({_first_sentence(passed.reason)})"
+        for passed in passed_over
+        if not passed.expected
+    ]
+    if reasons:
+        console.print(f"on {backend}: {'; '.join(reasons)}. More: talksplat doctor")
+
+
+def _first_sentence(text: str) -> str:
+    return textwrap.shorten(text.split(". ")[0].rstrip("."), 160, placeholder=" …")
 
 
 def open_session(avatar: Avatar, args: argparse.Namespace) -> Session:

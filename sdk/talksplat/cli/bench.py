@@ -93,6 +93,7 @@ def _measure_on_a_gpu(args: argparse.Namespace, pcm: NDArray[np.float32]) -> dic
             building=progress,
             step=lambda name: progress(name, 0, 1),
         )
+    arguments.note_passed_over(report.backend, gpu.passed_over)
     print_report(report)
     print_gpu_report(gpu)
     return {**asdict(report), "gpu": asdict(gpu)}

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.text import Text
 
+from talksplat.cli.arguments import note_passed_over
 from talksplat.cli.console import console
 from talksplat.doctor import Check, examine
 from talksplat.errors import BackendError
@@ -42,6 +43,7 @@ def execute(args: argparse.Namespace) -> None:
             features = None if avatar.has_audio_encoder else avatar.silence(1)
             with avatar.session(features=features) as session:
                 delay = session.first_frame_samples
+            note_passed_over(avatar.backend, avatar.passed_over)
         found = f"speaks; first frame after {delay} samples; backend {avatar.backend}"
         _print(Check(str(args.avatar), "ok", found))
 

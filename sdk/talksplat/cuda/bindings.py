@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from talksplat.errors import BackendError, DeviceLostError
+from talksplat.errors import BackendError, DeviceLostError, NoDriverError
 
 _INSTALL = "install the GPU extras: pip install 'talksplat[gpu]' or 'talksplat[rtx]'"
 
@@ -44,7 +44,6 @@ _ADVICE = {
     "CUDA_ERROR_NOT_READY": "synchronize first",
     "CUDA_ERROR_NO_BINARY_FOR_GPU": "update NVRTC or the driver, so that they know this GPU",
     "CUDA_ERROR_UNSUPPORTED_PTX_VERSION": "update the NVIDIA driver, or use an older NVRTC",
-    "CUDA_ERROR_INSUFFICIENT_DRIVER": "update the NVIDIA driver",
     "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED": "do this before or after the capture; allocations "
     "and synchronisation cannot be part of it",
     "CUDA_ERROR_STREAM_CAPTURE_INVALIDATED": "look for what failed earlier in this capture",
@@ -55,12 +54,12 @@ def load_driver() -> Any:
     """``cuda.bindings.driver``.
 
     Raises:
-        BackendError: the bindings are not installed.
+        NoDriverError: the bindings are not installed.
     """
     try:
         from cuda.bindings import driver
     except ImportError as error:
-        raise BackendError(
+        raise NoDriverError(
             f"A GPU needs the CUDA bindings for Python (cuda-python 12.6 or later), which are not "
             f"installed ({error}); {_INSTALL}."
         ) from error

@@ -12,7 +12,7 @@ from typing import Any
 
 from talksplat.closing import Closing
 from talksplat.cuda.bindings import call_driver, load_driver
-from talksplat.errors import BackendError, DeviceLostError
+from talksplat.errors import BackendError, DeviceLostError, NoDriverError
 
 _MINIMUM_COMPUTE_CAPABILITY = (7, 5)
 
@@ -361,7 +361,7 @@ def _version(driver: Any) -> int:
         result, version = driver.cuDriverGetVersion()
     # A missing libcuda is another kind of error in every version of the bindings.
     except Exception as error:
-        raise BackendError(
+        raise NoDriverError(
             f"No NVIDIA driver was found ({error}); install one from nvidia.com/drivers, or use "
             f"the onnxruntime-cpu backend. In a container, start it with --gpus all."
         ) from error

@@ -19,7 +19,7 @@ from talksplat.backends.options import Precision
 from talksplat.engines.cache import SUFFIX, EngineCache, EngineKey, Entry, Found, Missing
 from talksplat.engines.flavours import DeviceFacts, Flavour, Target
 from talksplat.environment import named_path
-from talksplat.errors import BackendError, OutputError
+from talksplat.errors import InputError, OutputError
 from talksplat.private_files import read_file
 from talksplat.schema import MaxLength, Range, SchemaError
 
@@ -100,8 +100,7 @@ def shipped_engines(flavour: str) -> ShippedEngines | None:
     """The folder that ``TALKSPLAT_ENGINES`` names, if its engines are of this flavour.
 
     Raises:
-        BackendError: there is no readable index in it.
-        InputError: the variable's path is relative.
+        InputError: the variable's path is relative, or there is no readable index in it.
     """
     asked = named_path(VARIABLE)
     if asked is None:
@@ -114,12 +113,12 @@ def open_shipped(folder: Path) -> ShippedEngines:
     """The engines in a folder.
 
     Raises:
-        BackendError: there is no readable index in it.
+        InputError: there is no readable index in it.
     """
     try:
         return ShippedEngines(folder, _read_index(folder))
     except (OSError, UnicodeDecodeError, SchemaError) as error:
-        raise BackendError(
+        raise InputError(
             f"Expected a folder of engines with an {INDEX} at {folder}, as talksplat build -o "
             f"writes it: {error}. Correct {VARIABLE}, or unset it to build engines here."
         ) from error

@@ -274,6 +274,18 @@ def test_a_refusal_quotes_nothing_that_was_said_of_something_else(
         assert "it did not say why" in str(one.refusal("it was not run"))
 
 
+def test_doctor_goes_on_when_the_user_got_something_wrong(
+    gpu: GpuMachine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TALKSPLAT_ENGINES", "/nowhere/typo")
+    checks = found_by_doctor()
+    assert checks["backend tensorrt"].status == "broken"
+    assert "Correct TALKSPLAT_ENGINES" in checks["backend tensorrt"].fix
+    assert "as said above" in checks["backend tensorrt-rtx"].found
+    assert checks["backend onnxruntime-cuda"].status == "ok"
+    assert list(checks)[-1] == "export extra"
+
+
 def test_an_engine_for_another_device_is_built_again(
     install_driver: Install, put_in_place: Put, bundle_path: Path
 ) -> None:

@@ -160,3 +160,11 @@ def test_no_driver(tmp_path: Path) -> None:
     printed = run(tmp_path, script).splitlines()
     assert len(printed) == 2
     assert all(line.startswith("No NVIDIA driver was found (") for line in printed)
+
+
+def test_advice_is_given_for_results_that_the_driver_has() -> None:
+    driver = pytest.importorskip("cuda.bindings.driver", reason="needs the CUDA bindings")
+    from talksplat.cuda import bindings
+
+    assert not set(bindings._ADVICE) - set(driver.CUresult.__members__)
+    assert not set(bindings._ADVICE) & bindings.LOST

@@ -16,7 +16,7 @@ from talksplat.engines.cache import Found, Missing
 from talksplat.engines.flavours import Flavour, TensorRT, open_flavour
 from talksplat.engines.obtain import Source, graph_source, open_workshop
 from talksplat.engines.shipped import check_output, open_shipped, ship
-from talksplat.errors import BackendError, OutputError
+from talksplat.errors import InputError, OutputError
 
 pytest.importorskip("tensorrt_rtx")
 
@@ -109,7 +109,7 @@ def test_a_folder_without_a_readable_index_is_told(
     if text is not None:
         (tmp_path / "index.json").write_text(text)
     monkeypatch.setenv("TALKSPLAT_ENGINES", str(tmp_path))
-    with pytest.raises(BackendError, match="as talksplat build -o writes it"):
+    with pytest.raises(InputError, match="as talksplat build -o writes it"):
         open_workshop(flavour, None)
 
 
