@@ -19,7 +19,7 @@ from talksplat.engines.cache import EngineCache, Found
 from talksplat.engines.flavours import FLAVOURS, ComputeCapability, Flavour, open_flavour
 from talksplat.engines.obtain import Engine, Workshop, frame_source, obtain_all, sources_of
 from talksplat.engines.shipped import check_output, ship
-from talksplat.errors import BackendError, InputError
+from talksplat.errors import BackendError, InputError, NoDriverError
 
 ONNXRUNTIME = "onnxruntime"
 
@@ -108,10 +108,13 @@ def _for_this_machine(flavour: Flavour, args: argparse.Namespace, opened: ExitSt
     device = None
     try:
         device = opened.enter_context(open_device())
+    except NoDriverError:
+        if flavour.needs_device:
+            raise
     except BackendError as error:
         if flavour.needs_device:
             raise
-        console.print(f"No GPU here to build for: {error}")
+        console.print(f"The GPU here cannot be built for: {error}")
     target = flavour.target(device, args.compatible)
     if device is None:
         console.print(f"Building for compute capability {target.devices}.")

@@ -12,6 +12,7 @@ from typing import Any
 
 from talksplat.closing import Closing
 from talksplat.cuda.bindings import call_driver, load_driver
+from talksplat.cuda_version import cuda_version_text
 from talksplat.errors import BackendError, DeviceLostError, NoDriverError
 
 _MINIMUM_COMPUTE_CAPABILITY = (7, 5)
@@ -349,9 +350,9 @@ def _initialise(driver: Any) -> None:
     # Within a major version of CUDA, older drivers run what newer bindings ask for.
     if found // 1000 < needed // 1000:
         raise BackendError(
-            f"The NVIDIA driver knows CUDA {_dotted(found)}; the installed bindings need CUDA "
-            f"{needed // 1000}.0 or later. Update the NVIDIA driver, or install the bindings for "
-            f"it: pip install 'cuda-python<{needed // 1000}'."
+            f"The NVIDIA driver knows CUDA {cuda_version_text(found)}; the installed bindings need "
+            f"CUDA {needed // 1000}.0 or later. Update the NVIDIA driver, or install the bindings "
+            f"for it: pip install 'cuda-python<{needed // 1000}'."
         )
     call_driver(driver, "cuInit", 0)
 
@@ -371,10 +372,6 @@ def _version(driver: Any) -> int:
             "onnxruntime-cpu backend."
         )
     return int(version)
-
-
-def _dotted(version: int) -> str:
-    return f"{version // 1000}.{version % 1000 // 10}"
 
 
 _lock = RLock()

@@ -120,7 +120,7 @@ def test_a_gpu_that_cannot_be_used_is_told(
     install_driver(version=11040)
     assert main(["build", str(bundle_path), *RTX]) == 0
     printed = words(capsys.readouterr().out)
-    assert "No GPU here to build for: The NVIDIA driver knows CUDA 11.4" in printed
+    assert "The GPU here cannot be built for: The NVIDIA driver knows CUDA 11.4" in printed
     assert "Building for compute capability 8.0 and later." in printed
 
 
@@ -129,7 +129,20 @@ def test_with_a_gpu_nothing_is_said_of_it(
 ) -> None:
     pytest.importorskip("tensorrt_rtx")
     assert main(["build", str(bundle_path), *RTX]) == 0
-    assert "No GPU" not in capsys.readouterr().out
+    printed = words(capsys.readouterr().out)
+    assert "cannot be built for" not in printed and "Building for" not in printed
+
+
+def test_without_a_gpu_it_only_says_what_it_builds_for(
+    bundle_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    install_driver: Callable[..., FakeDriver],
+) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    install_driver(installed=False)
+    assert main(["build", str(bundle_path), *RTX]) == 0
+    printed = words(capsys.readouterr().out)
+    assert printed.startswith("Building for compute capability 8.0 and later.")
 
 
 def test_a_cache_that_others_may_write_is_told_before_building(
