@@ -32,6 +32,8 @@ class Frame:
     which other libraries take without a copy through ``__dlpack__`` or
     ``__cuda_array_interface__``; ``.numpy()`` copies them to the host. They are complete when the
     frame is yielded, belong to the frame and stay as they are while it, or a view of them, is held.
+    On the GPU their memory holds a later frame once they are dropped: who reads them on another
+    stream than the default one holds them until that is done.
 
     Attributes:
         image: [H,W,3] uint8 RGB.

@@ -31,6 +31,7 @@ class Picture:
     Its arrays belong to whoever holds them: no later run writes to them. They are complete; there
     is no stream to wait for. Arrays on a device keep their memory, and the device open, until the
     array and every view of it are dropped, even after the runner, session and avatar are closed.
+    Then a later run may write there, once the work of the legacy default stream is done.
 
     Attributes:
         image: [H,W,3] uint8 RGB.

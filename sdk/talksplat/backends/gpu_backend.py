@@ -48,7 +48,7 @@ class Carrier(Protocol):
         ...
 
 
-class GpuBackend:
+class GpuBackend(Closing):
     """See :class:`talksplat.backends.base.Backend`.
 
     Args:
@@ -74,25 +74,21 @@ class GpuBackend:
         """See :meth:`talksplat.backends.base.Backend.load`."""
         graph = self._carrier.load_graph(file, spec, constants or {})
         self._open.callback(graph.close)
-        engine = GpuEngine(self._device, graph, spec, constants or {})
-        self._open.callback(engine.close)
-        return engine
+        return self._open.enter_context(GpuEngine(self._device, graph, spec, constants or {}))
 
     def load_frame(self, bundle: Bundle, program: FrameProgram) -> GpuFrame:
         """See :meth:`talksplat.backends.base.Backend.load_frame`."""
         plan = self._carrier.plan_frame(bundle, program)
         for graph in plan.graphs.values():
             self._open.callback(graph.close)
-        frame = GpuFrame(self._device, plan, self._stage_times)
-        self._open.callback(frame.close)
-        return frame
+        return self._open.enter_context(GpuFrame(self._device, plan, self._stage_times))
 
     def close(self) -> None:
         """See :meth:`talksplat.backends.base.Backend.close`."""
         self._open.close()
 
 
-class GpuEngine:
+class GpuEngine(Closing):
     """A graph that takes and gives arrays of the host; see
     :class:`talksplat.backends.base.Engine`."""
 

@@ -65,7 +65,7 @@ class FramePlan:
     status: str | None = None
 
 
-class GpuFrame:
+class GpuFrame(Closing):
     """A program loaded on a device; see :class:`talksplat.backends.base.FrameEngine`.
 
     Args:

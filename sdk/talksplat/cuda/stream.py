@@ -247,7 +247,7 @@ class Stream(_Handle):
             closing.callback(self._order.close)
 
 
-class Graph:
+class Graph(Closing):
     """Work that was captured, ready to be launched; made by :meth:`Stream.capture`."""
 
     def __init__(self, device: Device) -> None:

@@ -7,12 +7,17 @@ import importlib.util
 import inspect
 import re
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import onnxruntime
 import pytest
+from tests.sdk.backends.conftest import GpuMachine
 from tests.sdk.backends.fake_onnxruntime import FakeBinding, FakeOnnxRuntime, FakeSession
 from tests.sdk.backends.fake_tensorrt import PARTS, RTX_PARTS
+
+import talksplat
+from talksplat.cuda import open_device
 
 
 def public_names(part: type) -> set[str]:
@@ -100,3 +105,34 @@ def test_every_function_exists_in_onnxruntime_and_takes_the_same(fake: type, rea
         )
         expected = [parameter for parameter in taken if parameter != "self"][: len(given)]
         assert [{"path": "path_or_bytes"}.get(name, name) for name in given] == expected
+
+
+def test_the_stand_in_notes_what_the_real_library_forbids(gpu: GpuMachine) -> None:
+    from tests.sdk.backends.fake_tensorrt import ILogger, fake_tensorrt
+
+    found = gpu.rtx.misuses
+    with open_device() as device:
+        runtime = fake_tensorrt(gpu.rtx).Runtime(ILogger())
+        assert found == ["Runtime is made, and no context is current"]
+        with device.current():
+            del runtime
+        assert len(found) == 1
+        found.clear()
+
+
+def test_the_stand_in_notes_a_context_in_two_threads(gpu: GpuMachine, bundle_path: Path) -> None:
+    with talksplat.load(bundle_path, "tensorrt-rtx", 1) as avatar, avatar.session() as session:
+        work = session._stream._frame._graphs[0]
+
+        def run() -> None:
+            with work._stream.device.current():
+                for _ in range(20):
+                    work._context.made.execute_async_v3(work._stream.handle)
+
+        threads = [Thread(target=run) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert set(gpu.rtx.misuses) == {"a context is run by two threads at once"}
+        gpu.rtx.misuses.clear()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from talksplat.cuda import DeviceArray, Stream, open_device
+from talksplat.cuda import DeviceArray, PinnedBuffer, Stream, open_device
 from talksplat.errors import BackendError, DeviceLostError
 
 if TYPE_CHECKING:
@@ -282,3 +282,63 @@ def test_nothing_complains_when_the_interpreter_ends(tmp_path: Path) -> None:
 def test_torch_is_not_needed() -> None:
     script = "import sys; sys.modules['torch'] = None; import talksplat.cuda.rasterizer"
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+# What the stand-in for the driver does not forgive.
+
+
+def test_a_context_that_ended_or_is_lost_cannot_be_made_current(fake_driver: FakeDriver) -> None:
+    with open_device() as device:
+        handle = device.context._handle
+        fake_driver._contexts[0].lost = "CUDA_ERROR_LAUNCH_FAILED"
+        assert fake_driver.cuCtxPushCurrent(handle)[0].name == "CUDA_ERROR_LAUNCH_FAILED"
+        device.mark_lost("on purpose")
+    with open_device() as again:
+        assert fake_driver.cuCtxPushCurrent(handle)[0].name == "CUDA_ERROR_INVALID_CONTEXT"
+        again.free_memory()
+
+
+def test_what_is_held_for_another_library_ends_with_the_context_current(
+    fake_driver: FakeDriver,
+) -> None:
+    ends: list[bool] = []
+
+    class Foreign:
+        def __del__(self) -> None:
+            ends.append(int(fake_driver.cuCtxGetCurrent()[1]) != 0)
+
+    device = open_device()
+    closed, dropped = device.hold(Foreign()), device.hold(Foreign())
+    closed.close()
+    closed.close()
+    assert closed.made is None and ends == [True]
+    device.close()
+    assert fake_driver.calls["cuDevicePrimaryCtxRelease"] == 0
+    del dropped
+    assert ends == [True, True]
+    assert fake_driver.calls["cuDevicePrimaryCtxRelease"] == 1
+
+    device = open_device()
+    late, stream = device.hold(Foreign()), Stream(device)
+    with pytest.raises(BackendError, match="on purpose"), stream.capture():
+        del late
+        assert len(ends) == 2  # nothing may be freed in a capture
+        raise BackendError("on purpose")
+    assert ends == [True] * 3
+
+    lost = device.hold(Foreign())
+    device.mark_lost("on purpose")
+    lost.close()
+    assert len(ends) == 4
+    device.close()
+
+
+def test_memory_of_the_host_that_is_freed_while_it_is_copied_is_noted(
+    fake_driver: FakeDriver,
+) -> None:
+    with open_device() as device, Stream(device) as stream:
+        pinned, array = PinnedBuffer(device, 8), DeviceArray.empty(device, (8,), "uint8")
+        stream.upload(pinned.array((8,), "uint8"), array)
+        pinned.close()
+        assert fake_driver.freed_in_use == [pinned.pointer]
+        fake_driver.freed_in_use.clear()
