@@ -125,7 +125,8 @@ class BundleWriter:
     Leaving the ``with`` block without ``commit`` removes everything that was written.
 
     Args:
-        path: the folder to make. If it exists it must be a bundle and ``overwrite`` be true.
+        path: the folder to make. If it exists it must be a bundle, of whatever version and with
+            nothing else in it, and ``overwrite`` be true.
         overwrite: replace an existing bundle, at the moment of ``commit``.
 
     Raises:
@@ -140,6 +141,11 @@ class BundleWriter:
             )
         if self.path.exists() and not overwrite:
             raise OutputError(f"{self.path} exists; remove it or ask to overwrite it.")
+        if strangers := _strangers(self.path):
+            raise OutputError(
+                f"{self.path} holds more than an avatar bundle does ({', '.join(strangers[:3])}), "
+                "which overwriting would remove; choose another path or move that away."
+            )
         self._staging = staging_path(self.path)
         try:
             self._staging.mkdir(parents=True)
@@ -223,6 +229,19 @@ class BundleWriter:
                 os.fsync(stream.fileno())
         except OSError as error:
             raise OutputError(f"Cannot write {self.path}: {error}.") from error
+
+
+def _strangers(path: Path) -> list[str]:
+    """What a folder holds that no bundle of any version does."""
+    if not path.exists():
+        return []
+    return sorted(
+        entry.name
+        for entry in path.iterdir()
+        if entry.is_symlink()
+        or not entry.is_file()
+        or (entry.name != MANIFEST_NAME and entry.suffix not in (".onnx", ".safetensors"))
+    )
 
 
 def describe_graph(path: Path) -> GraphSpec:

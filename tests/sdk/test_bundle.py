@@ -390,6 +390,28 @@ def test_writer_does_not_touch_what_is_no_bundle(tmp_path: Path) -> None:
         BundleWriter(tmp_path / "precious", overwrite=True)
 
 
+@pytest.mark.parametrize("stranger", ["photos/wedding.jpg", "thesis.tex"])
+def test_writer_does_not_remove_what_lies_beside_a_manifest(tmp_path: Path, stranger: str) -> None:
+    path = tmp_path / "a.avatar"
+    write_synthetic_bundle(path)
+    (path / stranger).parent.mkdir(exist_ok=True)
+    (path / stranger).write_text("x")
+    with pytest.raises(OutputError, match=stranger.split("/")[0]):
+        BundleWriter(path, overwrite=True)
+    assert (path / stranger).exists()
+
+
+def test_writer_replaces_a_bundle_of_another_version(tmp_path: Path) -> None:
+    path = tmp_path / "a.avatar"
+    write_synthetic_bundle(path)
+    (path / MANIFEST_NAME).write_text("{}")
+    (path / "left_over.onnx").write_bytes(b"of an older version")
+    with BundleWriter(path, overwrite=True) as writer:
+        writer.add_tensors("face.safetensors", {"x": np.zeros(3, np.float32)})
+        writer.commit(synthetic_manifest())
+    assert sorted(entry.name for entry in path.iterdir()) == ["face.safetensors", MANIFEST_NAME]
+
+
 @pytest.mark.parametrize("name", ["../x.safetensors", "/tmp/x.safetensors", "x.npz"])
 def test_writer_keeps_inside_the_bundle(tmp_path: Path, name: str) -> None:
     with BundleWriter(tmp_path / "a.avatar") as writer, pytest.raises(InputError):
