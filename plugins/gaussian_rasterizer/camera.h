@@ -53,17 +53,18 @@ TALKSPLAT_HOST_DEVICE void camera_position(const float* viewmat, float position[
   }
 }
 
-// `viewmat` [4,4] and `K` [3,3] are row-major.
+// `viewmat` [4,4] and `K` [3,3] are row-major. The position is wanted for spherical harmonics
+// alone; it is 0 where it is not asked for.
 TALKSPLAT_HOST_DEVICE Camera make_camera(const float* viewmat, const float* K, int width,
-                                         int height, Dialect dialect) {
-  Camera camera;
+                                         int height, Dialect dialect, bool with_position = true) {
+  Camera camera = {};
   for (int row = 0; row < 3; ++row) {
     for (int column = 0; column < 3; ++column) {
       camera.rotation[3 * row + column] = viewmat[4 * row + column];
     }
     camera.translation[row] = viewmat[4 * row + 3];
   }
-  camera_position(viewmat, camera.position);
+  if (with_position) camera_position(viewmat, camera.position);
   camera.fx = K[0];
   camera.fy = K[4];
   camera.cx = K[2];

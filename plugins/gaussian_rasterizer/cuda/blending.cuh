@@ -260,13 +260,19 @@ __device__ __forceinline__ void blend_tile(const FrameArguments& frame, Batch<kC
   const int64_t step = frame.one_background ? 1 : pixels;
   int64_t behind = (static_cast<int64_t>(view) * frame.color_channels + first_channel) * step +
                    (frame.one_background ? 0 : at);
+  float depth = 0.0f;
+#pragma unroll
+  for (int c = 0; c < kChannels; ++c) {
+    if (first_channel + c == frame.color_channels) depth = pixel.sums[c];
+  }
+  if (has_expected_depth(frame.render_mode)) depth /= maximum(alpha, 1e-10f);
 #pragma unroll
   for (int c = 0; c < kChannels; ++c) {
     const int channel = first_channel + c;
     if (channel >= frame.channels) break;
     float value = pixel.sums[c];
     if (channel == frame.color_channels) {
-      if (has_expected_depth(frame.render_mode)) value /= maximum(alpha, 1e-10f);
+      value = depth;
     } else if (frame.backgrounds != nullptr) {
       value = multiply_add(transmittance, frame.backgrounds[behind], value);
     }

@@ -38,7 +38,8 @@ extern "C" __global__ void __launch_bounds__(kThreads)
   const float* viewmat = frame.viewmats + 16 * view;
   const float* K = frame.Ks + 9 * view;
   FrameCamera& out = frame.frame_cameras[view];
-  out.camera = talksplat::make_camera(viewmat, K, frame.width, frame.height, frame.rules.dialect);
+  out.camera = talksplat::make_camera(viewmat, K, frame.width, frame.height, frame.rules.dialect,
+                                      frame.sh_degree >= 0);
   out.bad = check_camera(frame, viewmat, K, out.camera);
   if (view != 0) return;
   frame.status[kStatusBad] = 0;
