@@ -61,8 +61,7 @@ class Device(Closing):
             DeviceLostError: the device is or was lost.
             BackendError: the driver refuses.
         """
-        if not self._leave.alive:
-            raise BackendError(f"{function}: device {self.index} is closed; open it again.")
+        self._check_open(function)
         return self.context.call(function, *arguments)
 
     def check_alive(self) -> None:
@@ -77,6 +76,7 @@ class Device(Closing):
         """A ``with`` block in which this device's context is current in the calling thread, for
         libraries that bring their own calls (TensorRT, ONNX Runtime). Entering it raises what
         :meth:`call` raises."""
+        self._check_open("current")
         return _Current(self.context)
 
     def hold(self, made: Any) -> Held:
@@ -86,6 +86,11 @@ class Device(Closing):
     def mark_lost(self, reason: str) -> None:
         """Another library saw the device fail: nothing here calls the driver any more."""
         self.context.mark_lost(reason)
+
+    def _check_open(self, asked: str) -> None:
+        """Of a closed device the context may be gone, and its handle with it."""
+        if not self._leave.alive:
+            raise BackendError(f"{asked}: device {self.index} is closed; open it again.")
 
     def close(self) -> None:
         """Give the device back. The context ends with its last user; arrays that were handed out

@@ -51,6 +51,8 @@ def test_a_closed_device_says_so(fake_driver: FakeDriver) -> None:
     device.close()
     with pytest.raises(BackendError, match="device 0 is closed; open it again"):
         device.free_memory()
+    with pytest.raises(BackendError, match="current: device 0 is closed"):
+        device.current()
 
 
 def test_a_forgotten_device_is_given_back(fake_driver: FakeDriver) -> None:
