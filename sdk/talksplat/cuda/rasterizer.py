@@ -21,6 +21,9 @@ from talksplat.rasterization import Dialect, RasterizeMode, RenderMode
 
 Array = NDArray[Any]
 
+# Most that room can be asked for; more were needed where the count stopped at 2^31 - 1.
+_MOST_PAIRS = 2**31 - 2
+
 # Bits of a status: BadInput of plugins/gaussian_rasterizer/rules.h.
 _BAD_INPUTS = ("means", "quats", "scales", "opacities", "colors", "viewmats", "Ks")
 _FLOAT = np.dtype(np.float32)
@@ -243,10 +246,11 @@ def check_status(status: Array) -> None:
             f"positive; found otherwise in {found}"
         )
     if needed > room:
+        more = f"give tile_entries={needed} or more where it can be chosen, "
         raise BackendError(
             f"{needed:,} pairs of a Gaussian and a tile of 16 x 16 pixels are seen by one "
-            f"camera, there is room for {room:,}; give tile_entries={needed} or more where it can "
-            f"be chosen, move the camera away, or use the onnxruntime-cpu backend."
+            f"camera, there is room for {room:,}; {more if needed <= _MOST_PAIRS else ''}"
+            "move the camera away, or use the onnxruntime-cpu backend."
         )
 
 

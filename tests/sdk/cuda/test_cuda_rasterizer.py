@@ -14,7 +14,7 @@ from tests.plugins.comparison import psnr
 import talksplat
 from talksplat.cuda import Device, DeviceArray, Stream
 from talksplat.cuda.kernels import KernelModule
-from talksplat.cuda.rasterizer import CudaRasterizer
+from talksplat.cuda.rasterizer import CudaRasterizer, check_status
 from talksplat.errors import BackendError, DeviceLostError, InputError
 
 if TYPE_CHECKING:
@@ -250,6 +250,12 @@ def test_cameras_that_are_none_are_named(drawing: Draw, broken: str, value: floa
     bad[0, 0, 0] = value
     with pytest.raises(InputError, match=f"otherwise in {broken}$"):
         drawing(replace(SCENES["colours"], **{broken: bad})).draw()
+
+
+def test_overflow_beyond_any_room_advises_none() -> None:
+    counted_to = 2**31 - 1
+    with pytest.raises(BackendError, match="there is room for 64; move the camera away"):
+        check_status(np.array([0, counted_to, 64, 0], np.int32))
 
 
 def test_an_overflow_says_how_much_room_is_needed(drawing: Draw) -> None:
