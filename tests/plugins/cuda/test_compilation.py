@@ -63,8 +63,11 @@ def test_nvcc_and_nvrtc_are_told_the_same_arithmetic() -> None:
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the plugin libraries link."""
-    if shutil.which("nvcc") is None:
-        pytest.skip("no nvcc on the PATH: the plugin libraries' fat binary is not built here")
+    for tool in ("nvcc", "cmake"):
+        if shutil.which(tool) is None:
+            pytest.skip(
+                f"no {tool} on the PATH: the plugin libraries' fat binary is not built here"
+            )
     build = tmp_path_factory.mktemp("build")
     python = f"-DPython_EXECUTABLE={sys.executable}"
     run("cmake", "-S", PLUGINS.parent, "-B", build, "-DTALKSPLAT_CUDA=ON", python)
